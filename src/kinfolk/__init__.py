@@ -1,0 +1,3 @@
+"""Deep multi-task learning with evidence."""
+
+__version__ = "0.1.0"

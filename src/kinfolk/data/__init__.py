@@ -1,0 +1,1 @@
+"""Tasks, tables, problems and splits."""
