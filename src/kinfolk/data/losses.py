@@ -1,0 +1,85 @@
+"""How far outputs are from labels, row by row: what is minimised while training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kinfolk.data.tasks import Task
+
+
+def row_loss(kind: str, output: Tensor, target: Tensor) -> Tensor:
+    """The loss of each row.
+
+    Regression: squared error of the standardised target. Binary: logistic loss of the logit. Multiclass:
+    softmax cross-entropy.
+
+    Parameters
+    ----------
+    kind
+        The task's kind.
+    output
+        ``[..., row, size]``.
+    target
+        ``[..., row]``; a class is its code as a number.
+
+    Returns
+    -------
+    Tensor
+        ``[..., row]``.
+    """
+    if kind == "regression":
+        return (output.squeeze(-1) - target).square()
+    if kind == "binary":
+        return F.binary_cross_entropy_with_logits(output.squeeze(-1), target, reduction="none")
+    flat = F.cross_entropy(output.flatten(0, -2), target.flatten().long(), reduction="none")
+    return flat.view(target.shape)
+
+
+def link(kind: str, output: Tensor) -> Tensor:
+    """Outputs as predictions: a value, the probability of the second class, or all class probabilities."""
+    if kind == "regression":
+        return output
+    return output.sigmoid() if kind == "binary" else output.softmax(-1)
+
+
+def alike(tasks: Sequence[Task]) -> list[list[int]]:
+    """The positions of the tasks, grouped by (kind, size): a group is computed in one piece."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, task in enumerate(tasks):
+        groups.setdefault((task.kind, task.size), []).append(i)
+    return list(groups.values())
+
+
+def row_losses(tasks: Sequence[Task], outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """The losses of all tasks, alike ones in one piece.
+
+    Parameters
+    ----------
+    tasks
+        T tasks.
+    outputs
+        One ``[replica, row, size]`` per task.
+    targets
+        One ``[replica, row]`` per task.
+
+    Returns
+    -------
+    Tensor
+        ``[replica, row, task]``.
+    """
+    groups = alike(tasks)
+    if len(tasks) == 1:
+        return row_loss(tasks[0].kind, outputs[0], targets[0]).unsqueeze(-1)
+    parts = [
+        row_loss(tasks[at[0]].kind, torch.stack([outputs[i] for i in at], 1), torch.stack([targets[i] for i in at], 1))
+        for at in groups
+    ]
+    together = torch.cat(parts, 1).transpose(1, 2)  # [replica, row, task], in the order of the groups
+    order = [i for at in groups for i in at]
+    if order == list(range(len(tasks))):
+        return together
+    return together[..., torch.tensor(order, device=together.device).argsort()]

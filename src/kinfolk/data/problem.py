@@ -1,0 +1,162 @@
+"""A problem: inputs, the labels of all tasks, row weights. Batches are drawn from it.
+
+*Not observed* lives here and in ``Batch.weight`` and nowhere else: rows that belong to one task only, partly
+labelled rows, row weights, unlabelled rows and padding are the same thing, a weight of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from kinfolk import distributed
+from kinfolk.data.tasks import Task
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one update, replica by replica.
+
+    Attributes
+    ----------
+    inputs
+        ``[replica, row, ...]``.
+    targets
+        One ``[replica, row]`` per task, filled with 0 where not observed (masking after the loss would give
+        NaN gradients).
+    weight
+        ``[replica, row, task]``, already divided; 0 = not observed, or padding.
+    present
+        Bool ``[replica, task]``: has a label in this update, in any process.
+    preference
+        ``[replica, row, task]`` for networks that read one, else None.
+    """
+
+    inputs: Float[Tensor, "replica row *feature"]
+    targets: Sequence[Float[Tensor, "replica row"]]
+    weight: Float[Tensor, "replica row task"]
+    present: Bool[Tensor, "replica task"]
+    preference: Float[Tensor, "replica row task"] | None = None
+
+    def part(self, share: slice) -> Batch:
+        """Some of the rows; the weights keep the divisor of the whole."""
+        return replace(
+            self,
+            inputs=self.inputs[:, share],
+            targets=[target[:, share] for target in self.targets],
+            weight=self.weight[:, share],
+            preference=None if self.preference is None else self.preference[:, share],
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Encoded inputs and the labels of all tasks.
+
+    Attributes
+    ----------
+    inputs
+        ``[row, ...]``.
+    targets
+        One ``[row]`` per task, 0 where not observed; regression targets are standardised by whoever trains.
+    observed
+        Bool ``[row, task]``.
+    weight
+        ``[row]``, non-negative.
+    tasks
+        One per target.
+    """
+
+    inputs: Float[Tensor, "row *feature"]
+    targets: Sequence[Float[Tensor, " row"]]
+    observed: Bool[Tensor, "row task"]
+    weight: Float[Tensor, " row"]
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        inputs: np.ndarray | Tensor,
+        labels: np.ndarray,
+        tasks: Sequence[Task],
+        weight: np.ndarray | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Problem:
+        """From labels in which NaN means *not observed* (``[row, task]``), in torch's default float type."""
+        dtype = torch.get_default_dtype()
+        marks = torch.as_tensor(np.asarray(labels, dtype=np.float64))
+        observed = ~marks.isnan()
+        filled = torch.where(observed, marks, 0.0).to(device, dtype)
+        rows = torch.ones(len(marks)) if weight is None else torch.as_tensor(weight)
+        return cls(
+            inputs=torch.as_tensor(inputs).to(device, dtype),
+            targets=[column.contiguous() for column in filled.unbind(1)],
+            observed=observed.to(device),
+            weight=rows.to(device, dtype),
+            tasks=tuple(tasks),
+        )
+
+    @cached_property
+    def complete(self) -> bool:
+        """Every label is observed and all rows weigh the same: a batch then needs no weights of its own."""
+        return bool(self.observed.all() and (self.weight == 1).all())
+
+    def batch(
+        self,
+        rows: Int[Tensor, "replica row"],
+        columns: Int[Tensor, "replica task"] | None = None,
+        valid: Bool[Tensor, "replica row"] | None = None,
+        per: str = "batch",
+    ) -> Batch:
+        """The given rows of each replica.
+
+        Parameters
+        ----------
+        rows
+            Positions ``[replica, row]``.
+        columns
+            Which tasks each replica learns, ``[replica, task]``; None: all, in order. Replicas that learn
+            different tasks are stacked when the tasks are alike (same kind and size).
+        valid
+            False where a row is padding.
+        per
+            What a task's loss is divided by: ``"batch"``, the labels in these rows, or ``"expected"``, rows
+            times the task's observed share (a rare task is then not amplified).
+        """
+        targets = self._targets(rows, columns)
+        if self.complete and valid is None and distributed.processes() == 1:
+            weight = self.weight.new_full((1, 1, 1), 1 / rows.shape[1]).expand(*rows.shape, len(targets))
+            present = torch.ones(len(rows), len(targets), dtype=torch.bool, device=rows.device)
+            return Batch(self.inputs[rows], targets, weight, present)
+        shown = self.observed[rows] if columns is None else self.observed[rows.unsqueeze(-1), columns.unsqueeze(1)]
+        if valid is not None:
+            shown = shown & valid.unsqueeze(-1)
+        weight = shown * self.weight[rows].unsqueeze(-1)
+        present = distributed.total(shown.sum(1).to(weight.dtype)) > 0
+        return Batch(self.inputs[rows], targets, weight / self._divisor(weight, columns, per), present)
+
+    def _targets(self, rows: Tensor, columns: Tensor | None) -> list[Tensor]:
+        if columns is None:
+            return [target[rows] for target in self.targets]
+        return [self._stacked[slot.unsqueeze(1), rows] for slot in columns.unbind(1)]
+
+    @cached_property
+    def _stacked(self) -> Tensor:
+        return torch.stack(list(self.targets))
+
+    def _divisor(self, weight: Tensor, columns: Tensor | None, per: str) -> Tensor:
+        if per == "batch":
+            whole = distributed.total(weight.sum(1, keepdim=True))
+        elif per == "expected":
+            share = (self.observed * self.weight.unsqueeze(1)).mean(0)
+            share = share if columns is None else share[columns].unsqueeze(1)
+            whole = share * weight.shape[1] * distributed.processes()
+        else:
+            raise ValueError(f'`per` must be "batch" or "expected". Got {per!r}.')
+        return torch.where(whole > 0, whole, 1.0)

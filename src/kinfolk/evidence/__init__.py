@@ -1,0 +1,1 @@
+"""Evidence: arms, opponents, the nested procedure, the verdict."""

@@ -1,0 +1,118 @@
+"""What every learner is asked to do, and what it gives back: the contract of network arms and opponents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kinfolk.data.tasks import Task
+
+Setting = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit.
+
+    Attributes
+    ----------
+    train
+        Row positions to learn from.
+    stop
+        Row positions that decide when a network or boosting stops; others may learn from them.
+    setting
+        Position in the learner's ``settings``.
+    seed
+        Of all its random draws.
+    """
+
+    train: Int[np.ndarray, " row"]
+    stop: Int[np.ndarray, " row"]
+    setting: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows that learners are fitted on.
+
+    Attributes
+    ----------
+    inputs
+        ``[row, feature]``; NaN where a number is missing.
+    labels
+        ``[row, task]``; NaN where not observed, classes as codes.
+    weight
+        ``[row]``.
+    tasks
+        One per label column.
+    """
+
+    inputs: Float[np.ndarray, "row feature"]
+    labels: Float[np.ndarray, "row task"]
+    weight: Float[np.ndarray, " row"]
+    tasks: tuple[Task, ...]
+
+
+class Predictor(Protocol):
+    """A fitted learner.
+
+    Attributes
+    ----------
+    parameters
+        How many numbers it learned, or None.
+    epochs
+        Passes over its rows until its best state; NaN where that means nothing.
+    """
+
+    parameters: int | None
+    epochs: float
+
+    def predict(self, inputs: Float[np.ndarray, "row feature"]) -> list[np.ndarray | None]:
+        """One ``[row, size]`` per task: values, or probabilities. None for a task that it does not predict."""
+        ...
+
+
+@dataclass
+class Fits:
+    """What a learner gives back.
+
+    Attributes
+    ----------
+    predictors
+        One per job, None where the job was dropped early or failed.
+    failed
+        One entry per failure: arm, setting, task, epoch, why.
+    history
+        Rows of learning curves (setting, task, update, stop_loss, train_loss, weight), averaged over replicas.
+    """
+
+    predictors: list[Predictor | None]
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Learner(Protocol):
+    """An arm or an opponent.
+
+    Attributes
+    ----------
+    text
+        How it is written.
+    role
+        "single-task", "sharing" or "opponent".
+    settings
+        The grid it may choose from, best known first.
+    """
+
+    text: str
+    role: str
+    settings: Sequence[Setting]
+
+    def fit(self, rows: Rows, jobs: Sequence[Job]) -> Fits:
+        """Fits all jobs, as many at once as pays."""
+        ...

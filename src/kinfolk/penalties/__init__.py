@@ -1,0 +1,1 @@
+"""Penalties: regularisers over tasks. None yet: they come with the architectures that need them."""

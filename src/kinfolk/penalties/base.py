@@ -1,0 +1,26 @@
+"""What a penalty is: a regulariser with its own value for each replica."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kinfolk.data.tasks import Task
+from kinfolk.sharing.base import Outputs, Sharing
+
+
+class Penalty(nn.Module):
+    """Added to the balanced losses. Hyper-parameters stand in the constructor; sums over rows go through ``total``."""
+
+    def setup(self, model: Sharing, tasks: Sequence[Task]) -> Penalty:
+        """Makes state that depends on the network, and returns the penalty itself."""
+        return self
+
+    @abstractmethod
+    def forward(
+        self, model: Sharing, outputs: Outputs, losses: Float[Tensor, "replica task"]
+    ) -> Float[Tensor, " replica"]:
+        """A value per replica, differentiable in whatever it reads."""

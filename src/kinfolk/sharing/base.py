@@ -1,0 +1,78 @@
+"""What a sharing is: how tasks share a trunk."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kinfolk.data.tasks import Task
+from kinfolk.trunks.base import Trunk
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says about the rows of one update.
+
+    Attributes
+    ----------
+    tasks
+        One ``[replica, row, size]`` per task: values, or logits.
+    features
+        What each task's head read, ``[replica, row, feature]``; the same tensor where it is shared.
+    """
+
+    tasks: Sequence[Float[Tensor, "replica row _"]]
+    features: Sequence[Float[Tensor, "replica row _"]]
+
+
+class Sharing(nn.Module):
+    """A network in which tasks share a trunk.
+
+    Hyper-parameters stand in the constructor, sizes come with :meth:`setup`. It is built for one replica;
+    ``replicas.stack`` makes it many.
+    """
+
+    rates: Mapping[str, float] = MappingProxyType({})
+    """Factors of the learning rate, by prefix of a parameter's name."""
+
+    def problems(self, tasks: Sequence[Task]) -> list[tuple[int, ...]]:
+        """Which tasks make a problem of their own, trained and stopped by itself. Usually one problem: all."""
+        return [tuple(range(len(tasks)))]
+
+    @abstractmethod
+    def setup(self, trunk: Trunk, tasks: Sequence[Task], inputs: torch.Size) -> Sharing:
+        """Makes the layers for inputs of a shape (without replica and row) and returns the network itself."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, preference: Tensor | None = None) -> Outputs:
+        """One output per task from ``[replica, row, ...]``."""
+
+    def last_shared(self) -> list[nn.Parameter]:
+        """The parameters of the last layer that all tasks share; empty where there is none."""
+        return []
+
+
+def reach(model: Sharing, inputs: Tensor) -> dict[str, Tensor]:
+    """Which slices of which parameter serve which task: Bool ``[copy, task]`` for each parameter of one replica.
+
+    NaN is sent back from each task's output: unlike a gradient, it also travels where values are 0.
+    """
+    training = model.training
+    model.eval()
+    outputs = model(inputs).tasks
+    model.train(training)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = {n: torch.zeros(len(p), len(outputs), dtype=torch.bool) for n, p in zip(names, parameters, strict=True)}
+    for task, output in enumerate(outputs):
+        nan = torch.full_like(output, torch.nan)
+        gradients = torch.autograd.grad(output, parameters, nan, retain_graph=True, allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            if gradient is not None:
+                found[name][:, task] = gradient.flatten(1).isnan().any(1).cpu()
+    return found

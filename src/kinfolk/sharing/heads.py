@@ -1,0 +1,51 @@
+"""A task's own last layer; heads of one shape are slices of one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kinfolk.data.losses import alike
+from kinfolk.data.tasks import Task
+from kinfolk.replicas import own, stack
+from kinfolk.sharing.base import Outputs
+from kinfolk.trunks.stages import Linear
+
+
+class Heads(nn.Module):
+    """One linear layer per task.
+
+    Parameters
+    ----------
+    tasks
+        T tasks.
+    size
+        Features that each head reads.
+    """
+
+    def __init__(self, tasks: Sequence[Task], size: int) -> None:
+        super().__init__()
+        self._groups = alike(tasks)
+        self.layers = nn.ModuleList()
+        for at in self._groups:
+            made = []
+            for i in at:
+                with own(f"head {tasks[i].name}"):
+                    made.append(Linear(size, tasks[i].size))
+            self.layers.append(stack(made))
+
+    def forward(self, features: Sequence[Tensor]) -> Outputs:
+        """One output per task from what each head reads, ``[replica, row, feature]``."""
+        outputs: list[Tensor] = [features[0]] * len(features)
+        for layer, at in zip(self.layers, self._groups, strict=True):
+            for i, output in zip(at, self._group(layer, [features[i] for i in at]), strict=True):
+                outputs[i] = output
+        return Outputs(outputs, features)
+
+    def _group(self, layer: nn.Module, read: list[Tensor]) -> Sequence[Tensor]:
+        assert isinstance(layer, Linear)
+        if all(x is read[0] for x in read):
+            return layer.fan(read[0])
+        return layer(torch.stack(read, 1).flatten(0, 1)).unflatten(0, (-1, len(read))).unbind(1)

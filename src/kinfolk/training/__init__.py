@@ -1,0 +1,1 @@
+"""Training: the optimiser, stopping, and the loop."""

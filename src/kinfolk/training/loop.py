@@ -1,0 +1,297 @@
+"""THE loop: a stack of replicas from the first update to the last snapshot."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from kinfolk import distributed, replicas
+from kinfolk.balancing.base import Balancing, Losses
+from kinfolk.data.losses import row_losses
+from kinfolk.data.problem import Batch, Problem
+from kinfolk.data.streams import Rows
+from kinfolk.data.tasks import Task
+from kinfolk.penalties.base import Penalty
+from kinfolk.sharing.base import Sharing, reach
+from kinfolk.training.optim import AdamW, Tuned
+from kinfolk.training.stopping import Stopping
+from kinfolk.trunks.base import Trunk
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a replica is made of, fresh and without sizes."""
+
+    trunk: Trunk
+    sharing: Sharing
+    balancing: Balancing
+    penalty: Penalty | None = None
+
+
+@dataclass(frozen=True)
+class Replica:
+    """How one replica is trained.
+
+    Attributes
+    ----------
+    train, stop
+        Row positions that train it, and that decide when each task was best.
+    columns
+        The tasks that it learns, as positions in the problem.
+    seed
+        Of its initial weights, its rows and its dropout.
+    rate, decay
+        Learning rate and weight decay.
+    """
+
+    train: Int[Tensor, " row"]
+    stop: Int[Tensor, " row"]
+    columns: tuple[int, ...]
+    seed: int
+    rate: float
+    decay: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a stack trains, counted in updates.
+
+    Attributes
+    ----------
+    updates
+        The most that a replica makes.
+    every
+        Updates between two looks at the stop rows: an epoch.
+    batch
+        Rows per update.
+    patience
+        Updates without improvement on the stop rows after which a task's patience is spent.
+    warmup
+        Updates in which the learning rate rises; then it falls to 0 along a cosine.
+    """
+
+    updates: int
+    every: int
+    batch: int
+    patience: int
+    warmup: int
+
+    def factor(self, update: int) -> float:
+        """The factor of the learning rate in an update."""
+        if update < self.warmup:
+            return (update + 1) / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * (update - self.warmup) / max(1, self.updates - self.warmup)))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A replica whose loss became NaN or infinite."""
+
+    replica: int
+    task: int
+    update: int
+
+
+class Network(nn.Module):
+    """One replica's network, balancing, penalty, optimiser and row stream; stacked, those of many.
+
+    Its ``state_dict`` is the state of training.
+    """
+
+    def __init__(self, problem: Problem, parts: Parts, one: Replica, batch: int, longest: int) -> None:
+        super().__init__()
+        self._tasks = tuple(problem.tasks[c] for c in one.columns)
+        with replicas.own("replica", one.seed):
+            self.model = parts.sharing.setup(parts.trunk, self._tasks, problem.inputs.shape[1:])
+            self.balancing = parts.balancing.setup(self._tasks)
+            self.penalty = None if parts.penalty is None else parts.penalty.setup(self.model, self._tasks)
+            with replicas.own("rows"):
+                self.rows = Rows(one.train, batch, longest)
+        self.columns: Tensor
+        self.number: Tensor
+        self.register_buffer("columns", torch.tensor([one.columns]))
+        self.register_buffer("number", torch.zeros(1, dtype=torch.int64))
+        found = {} if problem.complete else reach(self.model, problem.inputs[:2].unsqueeze(0))
+        self.optimizer = AdamW(self._tuned(found), one.rate, one.decay)
+
+    def _tuned(self, found: dict[str, Tensor]) -> list[Tuned]:
+        rates = self.model.rates
+        tuned = [
+            Tuned(p, next((f for prefix, f in rates.items() if name.startswith(prefix)), 1.0), 1.0, found.get(name))
+            for name, p in self.model.named_parameters()
+        ]
+        of_task = torch.eye(len(self._tasks), dtype=torch.bool)
+        tuned += [Tuned(p, 1.0, 0.0, of_task) for p in self.balancing.parameters()]
+        return tuned + [Tuned(p, 1.0, 0.0) for p in ([] if self.penalty is None else self.penalty.parameters())]
+
+
+class Training:
+    """Replicas that train side by side.
+
+    Each has its own rows, seed, learning rate, weight decay and end, and equals the run with these alone,
+    whatever is stacked beside it or has retired.
+
+    Parameters
+    ----------
+    problem
+        The inputs and labels.
+    make
+        Makes the parts of a replica, anew at each call.
+    members
+        One :class:`Replica` per training; tasks in the same place of ``columns`` must be alike (kind, size).
+    schedule
+        How long they train.
+    per
+        What a task's loss is divided by, see :meth:`kinfolk.data.problem.Problem.batch`.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        make: Callable[[], Parts],
+        members: Sequence[Replica],
+        schedule: Schedule,
+        per: str = "batch",
+    ) -> None:
+        self.problem, self.schedule, self.per = problem, schedule, per
+        longest = max(len(m.train) for m in members)
+        self.network = replicas.stack([Network(problem, make(), m, schedule.batch, longest) for m in members])
+        self.network.to(problem.inputs.device)
+        self.network.number.copy_(torch.arange(len(members)))
+        self.network.optimizer.forget()
+        self.tasks: tuple[Task, ...] = tuple(problem.tasks[c] for c in members[0].columns)
+        every_task = tuple(range(len(problem.tasks)))
+        self._all_columns = all(m.columns == every_task for m in members)
+        self.members = len(members)
+        self._stop = _padded([m.stop for m in members]).to(problem.inputs.device)
+        main = torch.tensor([t.main for t in self.tasks])
+        self.stopping = Stopping(self.network.model, self.members, len(self.tasks), main, schedule.patience)
+        self.updates = 0
+        self.failures: list[Failure] = []
+        self.history: list[tuple[Tensor, ...]] = []
+        self._random = [m for m in self.network.modules() if isinstance(m, replicas.Random)]
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas still train."""
+        return len(self.network.number)
+
+    @property
+    def done(self) -> bool:
+        """No replica goes on."""
+        return not self.replicas or self.updates >= self.schedule.updates
+
+    def run(
+        self,
+        until: int | None = None,
+        deadline: float | None = None,
+        checkpoint: Callable[[Training], None] | None = None,
+    ) -> None:
+        """Trains on, epoch by epoch, until an update (default: the last) or a time (``time.monotonic``)."""
+        last = self.schedule.updates if until is None else min(until, self.schedule.updates)
+        while self.replicas and self.updates < last:
+            self._epoch()
+            if checkpoint is not None and not self.done:
+                checkpoint(self)
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+
+    def _epoch(self) -> None:
+        self.network.balancing.at_epoch(self.updates // self.schedule.every)
+        losses = weights = torch.zeros(())
+        for _ in range(self.schedule.every):
+            value, weights = self._update()
+            losses = losses + value
+        errors = self.stop_losses()
+        number = self.network.number.cpu()
+        train = (losses / self.schedule.every).cpu()
+        shown = weights.detach().expand_as(errors).cpu().clone()
+        self.history.append((torch.full_like(number, self.updates), number.clone(), train, errors.cpu(), shown))
+        finite = torch.isfinite(train) & torch.isfinite(errors.cpu())
+        self._fail(number, finite)
+        goes_on = self.stopping.update(self.network.model, number, self.updates, torch.where(finite, errors.cpu(), torch.inf))
+        self.keep(goes_on & finite.all(-1))
+
+    def _fail(self, number: Tensor, finite: Tensor) -> None:
+        for i in (~finite.all(-1)).nonzero().flatten().tolist():
+            task = int((~finite[i]).nonzero()[0])
+            self.failures.append(Failure(int(number[i]), task, self.updates))
+
+    def keep(self, goes_on: Tensor) -> None:
+        """Retires the replicas where ``goes_on`` (Bool ``[replica]``) is False: they cost nothing from now on."""
+        if not bool(goes_on.all()):
+            replicas.select(self.network, goes_on)
+            self._forget()
+
+    def _forget(self) -> None:
+        self.network.rows.forget()
+        self.network.optimizer.forget()
+
+    def _update(self) -> tuple[Tensor, Tensor]:
+        network = self.network
+        batch = self.problem.batch(network.rows(), None if self._all_columns else network.columns, per=self.per)
+        network.optimizer.factor = self.schedule.factor(self.updates)
+        losses, weights = network.balancing.step(partial(self._losses, batch), network.optimizer)
+        for source in self._random:
+            source.update += 1
+        self.updates += 1
+        return losses.value.detach(), weights
+
+    def _losses(self, batch: Batch) -> Losses:
+        network = self.network
+        outputs = network.model(batch.inputs, batch.preference)
+        value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
+        value = distributed.total(value)
+        network.optimizer.present = None if self.problem.complete else batch.present
+        losses = Losses(value, batch.present, None, (), network.model.last_shared(), outputs.features)
+        if network.penalty is not None:
+            losses.penalty = network.penalty(network.model, outputs, value)
+        return losses
+
+    @torch.no_grad()
+    def stop_losses(self) -> Float[Tensor, "replica task"]:
+        """The losses on the stop rows. A task without a label there gets a loss that always improves."""
+        model = self.network.model.eval()
+        rows = self._stop[self.network.number]
+        columns = None if self._all_columns else self.network.columns
+        batch = self.problem.batch(rows.clamp(min=0), columns, rows >= 0)
+        value = (row_losses(self.tasks, model(batch.inputs).tasks, batch.targets) * batch.weight).sum(1)
+        model.train()
+        return torch.where(batch.present, value, -float(self.updates))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a training is, as named tensors: a checkpoint."""
+        state = {f"network/{name}": t.detach() for name, t in self.network.state_dict().items()}
+        state |= {f"stopping/{name}": t for name, t in self.stopping.state().items()}
+        state |= {f"history/{i}/{j}": t for i, row in enumerate(self.history) for j, t in enumerate(row)}
+        failures = [(f.replica, f.task, f.update) for f in self.failures]
+        return state | {"updates": torch.tensor(self.updates), "failures": torch.tensor(failures).view(-1, 3)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Goes on from a checkpoint, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint is one of another network.
+        """
+        inside = lambda part: {n[len(part) :]: t for n, t in state.items() if n.startswith(part)}  # noqa: E731
+        replicas.load(self.network, inside("network/"))
+        self.stopping.load(inside("stopping/"))
+        rows = 1 + max((int(name.split("/")[0]) for name in inside("history/")), default=-1)
+        self.history = [tuple(state[f"history/{i}/{j}"] for j in range(5)) for i in range(rows)]
+        self.failures = [Failure(*row) for row in state["failures"].tolist()]
+        self.updates = int(state["updates"])
+        self._forget()
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    """Rows of each replica side by side, filled up with -1."""
+    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=-1)

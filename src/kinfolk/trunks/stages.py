@@ -1,0 +1,195 @@
+"""Layers over a leading copy axis. Each is built for one copy; ``replicas.stack`` makes it many.
+
+Inputs and outputs are ``[copy, row, ...]`` throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from kinfolk.replicas import Random, key
+
+
+def _beside(parameter: Tensor, x: Tensor) -> Tensor:
+    """``[copy, feature]`` in a shape that broadcasts over rows and pixels of ``[copy, row, feature, ...]``."""
+    return parameter.view(len(parameter), 1, -1, *[1] * (x.ndim - 3))
+
+
+class Linear(nn.Module):
+    """``y = x W + b`` for each copy, initialised as ``torch.nn.Linear`` is (uniform in ±1/sqrt(inputs)).
+
+    Parameters
+    ----------
+    inputs, outputs
+        Features per row.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(max(1, inputs))
+        self.weight = nn.Parameter(torch.empty(1, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(1, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Float[Tensor, "copy row _"]) -> Float[Tensor, "copy row _"]:
+        """Each copy's own product."""
+        if len(self.weight) == 1:  # a single network takes the plain path: one matrix product
+            return torch.addmm(self.bias[0], x[0], self.weight[0]).unsqueeze(0)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+    def fan(self, x: Float[Tensor, "replica row _"]) -> tuple[Tensor, ...]:
+        """The same ``[replica, row, feature]`` read by every slice: one ``[replica, row, output]`` per slice."""
+        replicas, slices = len(x), len(self.weight) // len(x)
+        if slices == 1:
+            return (self(x),)
+        side_by_side = self.weight.unflatten(0, (replicas, slices)).transpose(1, 2).flatten(2)
+        bias = self.bias.view(replicas, 1, -1)
+        return torch.baddbmm(bias, x, side_by_side).unflatten(-1, (slices, -1)).unbind(-2)
+
+
+class Each(nn.Module):
+    """A function of rows without parameters, such as an activation, pooling or flattening.
+
+    Parameters
+    ----------
+    function
+        Maps ``[row, ...]`` to ``[row, ...]``.
+    elementwise
+        The function does not care for axes, so none need be folded.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], elementwise: bool = False) -> None:
+        super().__init__()
+        self.function = function
+        self.elementwise = elementwise
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function of every row of every copy."""
+        if self.elementwise:
+            return self.function(x)
+        return self.function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Dropout(Random):
+    """Dropout whose mask is a function of (seed of the copy, update): the same in all passes of one update.
+
+    Parameters
+    ----------
+    probability
+        Share of features set to zero while training, in [0, 1); replicas may differ.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"`probability` of dropout must be in [0, 1). Got {probability}.")
+        self.probability: Tensor
+        self.register_buffer("probability", torch.tensor([float(probability)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Masked and rescaled features while training, ``x`` otherwise."""
+        if not self.training:
+            return x
+        keep = (1 - self.probability).view(-1, *[1] * (x.ndim - 1))
+        return x * ((self.uniform(*x.shape[1:]) < keep) / keep)
+
+
+class LayerNorm(nn.Module):
+    """Normalises each row over its features (Ba, Kiros, Hinton 2016)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, features))
+        self.bias = nn.Parameter(torch.zeros(1, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero mean and unit variance over the last axis, then scaled and shifted."""
+        return F.layer_norm(x, x.shape[-1:]) * _beside(self.weight, x) + _beside(self.bias, x)
+
+
+class BatchNorm(nn.Module):
+    """Normalises each feature over rows and pixels (Ioffe, Szegedy 2015), with running statistics.
+
+    An update counts once in the running statistics, however many forward passes it has.
+
+    Parameters
+    ----------
+    features
+        Features or channels, the third axis.
+    momentum
+        Weight of the newest batch in the running statistics.
+    """
+
+    def __init__(self, features: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(1, features))
+        self.bias = nn.Parameter(torch.zeros(1, features))
+        self.mean: Tensor
+        self.variance: Tensor
+        self.clock = Random()
+        self.register_buffer("mean", torch.zeros(1, features))
+        self.register_buffer("variance", torch.ones(1, features))
+        self.register_buffer("counted", torch.full((), -1, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised by the batch while training, by the running statistics otherwise."""
+        mean, variance = self.mean, self.variance
+        if self.training:
+            axes = [axis for axis in range(x.ndim) if axis not in (0, 2)]
+            mean, variance = x.mean(axes), x.var(axes, correction=0)
+            self._count(mean.detach(), variance.detach(), x[0, :, 0].numel())
+        scale = (_beside(variance, x) + 1e-5).rsqrt() * _beside(self.weight, x)
+        return (x - _beside(mean, x)) * scale + _beside(self.bias, x)
+
+    def _count(self, mean: Tensor, variance: Tensor, n: int) -> None:
+        if int(self.counted) == int(self.clock.update):
+            return
+        self.counted.copy_(self.clock.update)
+        self.mean.lerp_(mean, self.momentum)
+        self.variance.lerp_(variance * n / max(1, n - 1), self.momentum)
+
+
+class Looped(Random):
+    """A user's own module, run once per copy with stacked parameters and buffers. Tied weights stay tied.
+
+    Slower than the stacked layers, but right for every module: recurrent layers, data-dependent branches.
+
+    Parameters
+    ----------
+    module
+        Maps ``[row, ...]`` to ``[row, ...]``. It is copied; the given one is not changed.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._template = [module]  # in a list, so that it is no submodule with parameters of its own
+        self._names: dict[str, str] = {}
+        for name, parameter in module.named_parameters():
+            self._names[name] = name.replace(".", "/")
+            self.register_parameter(self._names[name], nn.Parameter(parameter.detach()[None].clone()))
+        for name, buffer in module.named_buffers():
+            self._names[name] = name.replace(".", "/")
+            self.register_buffer(self._names[name], buffer.detach()[None].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The module's outputs, copy by copy."""
+        self._template[0].train(self.training)
+        return torch.stack([self._one(i, x[i]) for i in range(len(x))])
+
+    def _one(self, i: int, x: Tensor) -> Tensor:
+        held = {name: getattr(self, stored)[i] for name, stored in self._names.items()}
+        with torch.random.fork_rng(devices=[], enabled=self.training):
+            if self.training:
+                torch.manual_seed(key(int(self.seed[i]), int(self.update)))
+            return functional_call(self._template[0], held, x)
+
+
+class Chain(nn.Sequential):
+    """Layers that count as one stage."""
