@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kinfolk.data.tasks import Task
+from kinfolk.runs import Folder
 
 Setting = dict[str, Any]
 
@@ -96,6 +97,29 @@ class Fits:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a fit may use.
+
+    Attributes
+    ----------
+    folder
+        Where it keeps checkpoints, or None.
+    device
+        Of tensors, as torch names it.
+    deadline
+        When it must end, on the clock of ``time.monotonic``, or None.
+    together
+        Each network is kept at the one epoch that is best for the mean over main tasks, instead of at each
+        task's own: a single network then serves all tasks.
+    """
+
+    folder: Folder | None = None
+    device: str = "cpu"
+    deadline: float | None = None
+    together: bool = False
+
+
 class Learner(Protocol):
     """An arm or an opponent.
 
@@ -113,6 +137,6 @@ class Learner(Protocol):
     role: str
     settings: Sequence[Setting]
 
-    def fit(self, rows: Rows, jobs: Sequence[Job]) -> Fits:
+    def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
         """Fits all jobs, as many at once as pays."""
         ...

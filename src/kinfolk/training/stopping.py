@@ -27,10 +27,17 @@ class Stopping:
         Bool ``[task]``: a replica ends when the patience of every main task is spent.
     patience
         Updates without improvement after which a task's patience is spent, for good.
+
+    Attributes
+    ----------
+    together
+        Judge all tasks by the mean error of the main ones, so that a network has one best epoch. Set it before
+        training.
     """
 
     def __init__(self, model: nn.Module, replicas: int, tasks: int, main: Bool[Tensor, " task"], patience: int) -> None:
         self.main, self.patience = main, patience
+        self.together = False
         self.best = torch.full((replicas, tasks), torch.inf)
         self.best_update = torch.zeros(replicas, tasks, dtype=torch.int64)
         self.spent = torch.zeros(replicas, tasks, dtype=torch.bool)
@@ -44,6 +51,8 @@ class Stopping:
     ) -> Bool[Tensor, " replica"]:
         """Remembers what improved, and tells which of the given replicas go on."""
         errors = errors.detach().to("cpu", self.best.dtype)
+        if self.together:
+            errors = errors[:, self.main].mean(1, keepdim=True).expand_as(errors)
         better = errors < self.best[numbers]
         self.best[numbers] = torch.where(better, errors, self.best[numbers])
         self.best_update[numbers] = torch.where(better, update, self.best_update[numbers])
@@ -74,5 +83,6 @@ class Stopping:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """The inverse of :meth:`state`."""
-        self.best, self.best_update, self.spent = state["best"], state["best_update"], state["spent"]
-        self.snapshots = {name: state[f"snapshot/{name}"].to(kept.device) for name, kept in self.snapshots.items()}
+        self.best, self.best_update, self.spent = (state[name].clone() for name in ("best", "best_update", "spent"))
+        for name, kept in self.snapshots.items():
+            kept.copy_(state[f"snapshot/{name}"])

@@ -1,0 +1,242 @@
+"""Network arms: ways to learn the tasks, with a text form such as ``mlp(width=64) + hard + uncertainty``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from kinfolk.catalogue import CATALOGUES, Term, find, parse
+from kinfolk.data.problem import Problem
+from kinfolk.data.tasks import Task
+from kinfolk.evidence.features import Preparation
+from kinfolk.evidence.jobs import Fits, Job, Rows, Setting, Surroundings
+from kinfolk.evidence.networks import NetworkPredictor, Part, members_of
+from kinfolk.evidence.stacks import Stack, train_together
+from kinfolk.exceptions import InputError
+from kinfolk.replicas import key
+from kinfolk.training.loop import Parts, Replica, Schedule
+
+SETTINGS: tuple[Setting, ...] = (
+    {"encoding": "piecewise", "rate": 3e-3, "decay": 0.01, "dropout": 0.0},
+    {"encoding": "standard", "rate": 3e-3, "decay": 0.01, "dropout": 0.0},
+    {"encoding": "piecewise", "rate": 3e-3, "decay": 0.1, "dropout": 0.1},
+    {"encoding": "standard", "rate": 1e-3, "decay": 0.1, "dropout": 0.3},
+    {"encoding": "piecewise", "rate": 1e-3, "decay": 0.1, "dropout": 0.3},
+    {"encoding": "standard", "rate": 3e-3, "decay": 1.0, "dropout": 0.0},
+)
+"""What a network may choose from, best known first: each was the best of some table that was measured."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long networks train.
+
+    Attributes
+    ----------
+    epochs, updates
+        At least so many of each.
+    batch
+        Rows per update.
+    patience
+        Share of all updates without improvement after which a task's patience is spent.
+    halve_at
+        Share of all updates after which the worse half of an arm's settings is dropped; None: none is.
+    """
+
+    epochs: int = 100
+    updates: int = 1500
+    batch: int = 32
+    patience: float = 0.2
+    halve_at: float | None = None
+
+    def schedule(self, rows: int) -> Schedule:
+        """For replicas of so many training rows."""
+        batch = max(1, min(self.batch, rows))
+        every = math.ceil(rows / batch)
+        epochs = max(self.epochs, math.ceil(self.updates / every))
+        updates = epochs * every
+        return Schedule(updates, every, batch, max(1, round(self.patience * updates)), max(1, round(0.03 * updates)))
+
+
+class NetworkArm:
+    """A trunk, a sharing, a balancing and perhaps a penalty, with settings to choose from.
+
+    Parameters
+    ----------
+    text
+        Terms joined by ``+``. What is left out is ``mlp``, ``hard`` and ``fixed``.
+    settings
+        How many settings it may choose from.
+    length
+        How long its networks train.
+    width
+        Width of the trunk where the text does not say.
+
+    Raises
+    ------
+    InputError
+        For an unknown term or argument, or two terms of one catalogue.
+    """
+
+    def __init__(self, text: str, settings: int = 6, length: Length | None = None, width: int = 128) -> None:
+        self.terms = _by_catalogue(text)
+        self.text = " + ".join(str(term) for term in parse(text))
+        self.length = length or Length()
+        self.width = width
+        given = dict(self._trunk_term(0.0).arguments)
+        grid = [s for s in SETTINGS if "dropout" not in dict(self.terms.get("trunks", Term("mlp", ())).arguments)]
+        grid = grid or [{**s, "dropout": given["dropout"]} for s in SETTINGS]
+        self.settings: tuple[Setting, ...] = tuple(grid[:settings])
+        self.make({"dropout": 0.0})  # unknown arguments are found now
+
+    @property
+    def role(self) -> str:
+        """ "single-task" where every task is a problem of its own, else "sharing"."""
+        two = (Task("a", "regression"), Task("b", "regression"))
+        return "single-task" if len(self.make({"dropout": 0.0}).sharing.problems(two)) > 1 else "sharing"
+
+    def _trunk_term(self, dropout: float) -> Term:
+        term = self.terms.get("trunks", Term("mlp", ()))
+        if term.name != "mlp":
+            return term
+        defaults = {"width": self.width} | ({"dropout": dropout} if dropout else {})
+        return Term("mlp", tuple((defaults | dict(term.arguments)).items()))
+
+    def make(self, setting: Setting) -> Parts:
+        """Fresh parts of one replica."""
+        made: dict[str, Any] = {"sharing": Term("hard", ()), "balancing": Term("fixed", ())}
+        made |= self.terms | {"trunks": self._trunk_term(setting["dropout"])}
+        made = {title: CATALOGUES[title].make(term) for title, term in made.items()}
+        return Parts(made["trunks"], made["sharing"], made["balancing"], made.get("penalties"))
+
+    def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
+        """Trains all jobs, those of one encoding and kind of trunk as replicas of one stack."""
+        around = around or Surroundings()
+        scale = _scale(rows)
+        preparations = {e: Preparation(e).fit(rows.inputs) for e in {self.settings[j.setting]["encoding"] for j in jobs}}
+        problems = {e: _problem(rows, p, scale, around.device) for e, p in preparations.items()}
+        stacks = [
+            self._stack(problems, rows.tasks, jobs, same, shape)
+            for same in self._same(jobs)
+            for shape in _shapes(self.make(self.settings[jobs[same[0]].setting]).sharing.problems(rows.tasks), rows.tasks)
+        ]
+        stacks = [stack for stack in stacks if stack.members]
+        trained = train_together(stacks, around, self.length.halve_at, len(self.settings))
+        predictors: list[NetworkPredictor | None] = []
+        parts = _parts(stacks)
+        wanted = self.make({"dropout": 0.0}).sharing.problems(rows.tasks)
+        for j, job in enumerate(jobs):
+            own = [parts.get((j, columns)) for columns in wanted]
+            preparation = preparations[self.settings[job.setting]["encoding"]]
+            usable = job.setting not in trained.dropped and any(p is not None for p in own)
+            epochs = [stack.epochs(j) for stack in stacks if stack.has(j)]
+            predictors.append(
+                NetworkPredictor(
+                    tuple(p for p in own if p is not None), preparation, rows.tasks, scale,
+                    epochs=float(np.mean(epochs)),
+                ) if usable else None
+            )  # fmt: skip
+        return Fits(cast(Any, predictors), self._failed(stacks, jobs), self._history(stacks, jobs, rows.tasks))
+
+    def _same(self, jobs: Sequence[Job]) -> list[list[int]]:
+        """Jobs that can be stacked, those of one setting side by side. One with dropout would make all pay."""
+        groups: dict[tuple[str, bool], list[int]] = {}
+        for j in sorted(range(len(jobs)), key=lambda j: jobs[j].setting):
+            setting = self.settings[jobs[j].setting]
+            groups.setdefault((setting["encoding"], setting["dropout"] > 0), []).append(j)
+        return list(groups.values())
+
+    def _stack(
+        self,
+        problems: dict[str, Problem],
+        tasks: tuple[Task, ...],
+        jobs: Sequence[Job],
+        same: list[int],
+        shape: list[tuple[int, ...]],
+    ) -> Stack:
+        problem = problems[self.settings[jobs[same[0]].setting]["encoding"]]
+        members = []
+        for j in same:
+            for columns in shape:
+                member = self._replica(problem, jobs[j], columns)
+                if member is not None:
+                    members.append((j, member))
+        longest = max((len(m.train) for _, m in members), default=1)
+        makers = [partial(self.make, self.settings[jobs[j].setting]) for j, _ in members]
+        return Stack(problem, makers, members, self.length.schedule(longest), [jobs[j].setting for j, _ in members])
+
+    def _replica(self, problem: Problem, job: Job, columns: tuple[int, ...]) -> Replica | None:
+        """A job's replica for some tasks, on the rows that have a label of one; None where there is none."""
+        labelled = problem.observed.cpu()[:, list(columns)].any(1).numpy()
+        train = job.train[labelled[job.train]]
+        stop = job.stop[labelled[job.stop]]
+        if not len(train):
+            return None
+        setting = self.settings[job.setting]
+        seed = key(job.seed, job.setting, *columns) % 2**31
+        to = partial(torch.as_tensor, dtype=torch.int64)
+        return Replica(to(train), to(stop), columns, seed, setting["rate"], setting["decay"])
+
+    def _failed(self, stacks: Sequence[Stack], jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        return [
+            {"arm": self.text, "setting": jobs[j].setting, "task": task, "epoch": epoch, "why": "the loss became NaN or infinite"}
+            for stack in stacks
+            for j, task, epoch in stack.failures()
+        ]  # fmt: skip
+
+    def _history(self, stacks: Sequence[Stack], jobs: Sequence[Job], tasks: tuple[Task, ...]) -> list[dict[str, Any]]:
+        found = [row for stack in stacks for row in stack.curves()]
+        return [{"arm": self.text, **row, "setting": row["setting"]} for row in found]
+
+
+def _by_catalogue(text: str) -> dict[str, Term]:
+    found: dict[str, Term] = {}
+    for term in parse(text):
+        title, _ = find(term.name)
+        if title not in ("trunks", "sharing", "balancing", "penalties"):
+            raise InputError(f"An arm is made of trunk, sharing, balancing and penalty. '{term.name}' is of {title}.")
+        if title in found:
+            raise InputError(f"An arm has one of {title}. Got '{found[title].name}' and '{term.name}' in '{text}'.")
+        found[title] = term
+    return found
+
+
+def _shapes(problems: list[tuple[int, ...]], tasks: tuple[Task, ...]) -> list[list[tuple[int, ...]]]:
+    """Problems of which each can be a replica beside the others: tasks alike, place by place."""
+    groups: dict[tuple[tuple[str, int], ...], list[tuple[int, ...]]] = {}
+    for columns in problems:
+        groups.setdefault(tuple((tasks[c].kind, tasks[c].size) for c in columns), []).append(columns)
+    return list(groups.values())
+
+
+def _parts(stacks: Sequence[Stack]) -> dict[tuple[int, tuple[int, ...]], Part]:
+    found: dict[tuple[int, tuple[int, ...]], Part] = {}
+    for stack in stacks:
+        for (j, member), model in zip(stack.members, members_of(stack.training), strict=True):
+            if model is not None:
+                found[j, member.columns] = Part(model, member.columns)
+    return found
+
+
+def _scale(rows: Rows) -> np.ndarray:
+    """Mean and deviation of each regression target, ``[task, 2]``; (0, 1) for classes."""
+    scale = np.tile([0.0, 1.0], (len(rows.tasks), 1))
+    for t, task in enumerate(rows.tasks):
+        known = rows.labels[~np.isnan(rows.labels[:, t]), t]
+        if task.kind == "regression" and len(known):
+            scale[t] = known.mean(), known.std() or 1.0
+    return scale
+
+
+def _problem(rows: Rows, preparation: Preparation, scale: np.ndarray, device: str) -> Problem:
+    labels = (rows.labels - scale[:, 0]) / scale[:, 1]
+    weight = rows.weight / rows.weight.mean()
+    return Problem.from_arrays(preparation.transform(rows.inputs), labels, rows.tasks, weight, device)
+
+
