@@ -1,11 +1,15 @@
 """Sums and means over processes.
 
-Sums over rows go through :func:`total`; after that every process computes the same, and gradients are
+Every process draws the rows of an update, knows all their labels, and sends its share of them through the
+network. Sums over rows go through :func:`total`; after that every process computes the same, and gradients are
 averaged by :func:`mean`. In one process both hand their argument through.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -15,25 +19,38 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def total(part: Tensor) -> Tensor:
-    """The sum of ``part`` over processes.
-
-    Backward multiplies by the number of processes, so that the *averaged* gradients are those of the sum.
-    """
+def share() -> slice:
+    """Which rows of an update are this process's: every n-th."""
     n = processes()
-    if n == 1:
-        return part
-    whole = part.detach().clone()
-    dist.all_reduce(whole)
-    scaled = part * n
-    return scaled + (whole - scaled.detach())
+    return slice(None) if n == 1 else slice(dist.get_rank(), None, n)
+
+
+def total(part: Tensor) -> Tensor:
+    """The sum of ``part`` over processes, the same bits in each of them.
+
+    Backward sums over processes too. So the *averaged* gradients are those of one process that has all rows,
+    whether what follows is the same everywhere (a loss) or differs (rows that a sum has normalised).
+    """
+    return part if processes() == 1 else _Total.apply(part)
 
 
 def mean(part: Tensor) -> Tensor:
     """The mean of ``part`` over processes, without a gradient."""
     n = processes()
-    if n == 1:
-        return part
-    whole = part.detach().contiguous().clone()  # gloo reduces the wrong memory of a view that is not contiguous
+    return part if n == 1 else _sum(part.detach()) / n
+
+
+def _sum(part: Tensor) -> Tensor:
+    whole = part.clone(memory_format=torch.contiguous_format)  # gloo reduces the wrong memory of other views
     dist.all_reduce(whole)
-    return whole / n
+    return whole
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        return _sum(part)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(gradients[0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 PLAIN = (bool, int, float, str, tuple, type(None))
+FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 
 def tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -55,20 +57,37 @@ def stack(modules: Sequence[Module]) -> Module:
 
 
 def _require_alike(one: nn.Module, other: nn.Module) -> None:
-    for (name, a), (other_name, b) in zip(one.named_modules(), other.named_modules(), strict=True):
-        if name != other_name or type(a) is not type(b):
-            raise ValueError(f"Stacked modules must be built alike: {type(a).__name__} against {type(b).__name__}.")
+    shape, other_shape = ([(name, type(part).__name__) for name, part in m.named_modules()] for m in (one, other))
+    if shape != other_shape:
+        strange = sorted(set(shape) ^ set(other_shape))
+        raise ValueError(f"Stacked modules must be built alike. Not in both: {strange[:3]}.")
+    for (name, a), b in zip(one.named_modules(), other.modules(), strict=True):
         mine, theirs = _settings(a), _settings(b)
         if mine != theirs:
             where = f"{name or type(a).__name__}"
             raise ValueError(f"Stacked modules must have equal hyper-parameters; in {where}: {mine} against {theirs}.")
-    for (name, a), (_, b) in zip(tensors(one), tensors(other), strict=True):
-        if a.shape[1:] != b.shape[1:]:
-            raise ValueError(f"Stacked tensors must have one shape: {name} is {tuple(a.shape)} and {tuple(b.shape)}.")
+    mine, theirs = _named(one), _named(other)
+    if mine.keys() != theirs.keys():
+        raise ValueError(
+            f"Stacked modules must have equal tensors. Not in both: {sorted(mine.keys() ^ theirs.keys())}."
+        )
+    for name, a in mine.items():
+        b = theirs[name]
+        if a.shape[1:] != b.shape[1:] or a.ndim != b.ndim or a.dtype != b.dtype:
+            said = f"{tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
+            raise ValueError(f"Stacked tensors must have one shape and type. {name} is {said}.")
+        if not a.ndim and not torch.equal(a, b):
+            raise ValueError(f"A tensor without axes is common to all replicas. {name} is {a.item()} and {b.item()}.")
+
+
+def _named(module: nn.Module) -> dict[str, Tensor]:
+    return dict([*module.named_parameters(), *module.named_buffers()])
 
 
 def _settings(module: nn.Module) -> dict[str, object]:
-    return {k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and not k.startswith("_") and k != "training"}
+    public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+    named = {k: v.__qualname__ if isinstance(v, FUNCTIONS) else v for k, v in public.items()}
+    return {k: v for k, v in named.items() if isinstance(v, PLAIN)}
 
 
 def select(module: nn.Module, keep: Tensor) -> None:
@@ -89,14 +108,15 @@ def load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     ValueError
         If a tensor is missing or has another shape behind its copy axis.
     """
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+    for name, tensor in _named(module).items():
         if name not in state or state[name].shape[1:] != tensor.shape[1:] or state[name].ndim != tensor.ndim:
             raise ValueError(f"The stored state does not fit this model: {name} must be {tuple(tensor.shape)}.")
-        tensor.data = state[name].to(tensor.device, tensor.dtype).clone()
+    for name, tensor in _named(module).items():
+        tensor.data, tensor.grad = state[name].to(tensor.device, tensor.dtype).clone(), None
 
 
 def per_replica(parts: Iterable[Tensor], *lead: int) -> Tensor:
-    """Tensors ``[copy, ...]`` side by side, one row per replica: ``[*lead, param]`` (lead is empty without replicas)."""
+    """Tensors ``[copy, ...]`` side by side, a row per replica: ``[*lead, param]`` (no lead without replicas)."""
     return torch.cat([part.reshape(*lead, -1) for part in parts], -1)
 
 

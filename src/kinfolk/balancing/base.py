@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -46,6 +46,7 @@ class Losses:
         return torch.ones_like(self.value, dtype=torch.bool) if self.present is None else self.present
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """What balancing needs of an optimiser; every ``torch.optim`` one has it."""
 

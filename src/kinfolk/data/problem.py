@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kinfolk import distributed
 from kinfolk.data.tasks import Task
 
 
@@ -33,7 +32,7 @@ class Batch:
     weight
         ``[replica, row, task]``, already divided; 0 = not observed, or padding.
     present
-        Bool ``[replica, task]``: has a label in this update, in any process.
+        Bool ``[replica, task]``: has a label that counts in this update, in any part of it.
     preference
         ``[replica, row, task]`` for networks that read one, else None.
     """
@@ -45,7 +44,7 @@ class Batch:
     preference: Float[Tensor, "replica row task"] | None = None
 
     def part(self, share: slice) -> Batch:
-        """Some of the rows; the weights keep the divisor of the whole."""
+        """Some of the rows: those of one process, or a micro-batch. Weights and ``present`` are those of the whole."""
         return replace(
             self,
             inputs=self.inputs[:, share],
@@ -73,7 +72,7 @@ class Problem:
         One per target.
     """
 
-    inputs: Float[Tensor, "row *feature"]
+    inputs: Float[Tensor, "row ..."]
     targets: Sequence[Float[Tensor, " row"]]
     observed: Bool[Tensor, "row task"]
     weight: Float[Tensor, " row"]
@@ -130,7 +129,7 @@ class Problem:
             times the task's observed share (a rare task is then not amplified).
         """
         targets = self._targets(rows, columns)
-        if self.complete and valid is None and distributed.processes() == 1:
+        if self.complete and valid is None:
             weight = self.weight.new_full((1, 1, 1), 1 / rows.shape[1]).expand(*rows.shape, len(targets))
             present = torch.ones(len(rows), len(targets), dtype=torch.bool, device=rows.device)
             return Batch(self.inputs[rows], targets, weight, present)
@@ -138,8 +137,14 @@ class Problem:
         if valid is not None:
             shown = shown & valid.unsqueeze(-1)
         weight = shown * self.weight[rows].unsqueeze(-1)
-        present = distributed.total(shown.sum(1).to(weight.dtype)) > 0
-        return Batch(self.inputs[rows], targets, weight / self._divisor(weight, columns, per), present)
+        labels = weight.sum(1, keepdim=True)
+        divisor = self._divisor(labels, columns, per, rows.shape[1])
+        return Batch(self.inputs[rows], targets, weight / divisor, labels.squeeze(1) > 0)
+
+    @cached_property
+    def _share(self) -> Tensor:
+        """The share of the row weights that each task's labels have."""
+        return (self.observed * self.weight.unsqueeze(1)).mean(0)
 
     def _targets(self, rows: Tensor, columns: Tensor | None) -> list[Tensor]:
         if columns is None:
@@ -150,13 +155,11 @@ class Problem:
     def _stacked(self) -> Tensor:
         return torch.stack(list(self.targets))
 
-    def _divisor(self, weight: Tensor, columns: Tensor | None, per: str) -> Tensor:
+    def _divisor(self, labels: Tensor, columns: Tensor | None, per: str, rows: int) -> Tensor:
         if per == "batch":
-            whole = distributed.total(weight.sum(1, keepdim=True))
+            whole = labels
         elif per == "expected":
-            share = (self.observed * self.weight.unsqueeze(1)).mean(0)
-            share = share if columns is None else share[columns].unsqueeze(1)
-            whole = share * weight.shape[1] * distributed.processes()
+            whole = rows * (self._share if columns is None else self._share[columns].unsqueeze(1))
         else:
             raise ValueError(f'`per` must be "batch" or "expected". Got {per!r}.')
         return torch.where(whole > 0, whole, 1.0)

@@ -10,8 +10,10 @@ from types import MappingProxyType
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kinfolk.data.tasks import Task
+from kinfolk.replicas import own
 from kinfolk.trunks.base import Trunk
 
 
@@ -61,17 +63,20 @@ class Sharing(nn.Module):
 def reach(model: Sharing, inputs: Tensor) -> dict[str, Tensor]:
     """Which slices of which parameter serve which task: Bool ``[copy, task]`` for each parameter of one replica.
 
-    NaN is sent back from each task's output: unlike a gradient, it also travels where values are 0.
+    NaN is sent back from each task's output: unlike a gradient, it also travels where values are 0. Only a ReLU that
+    rests stops it, so parameters are drawn anew: layers that start at 0 keep none of them at rest.
     """
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    with own("reach", 0):
+        drawn = [torch.empty_like(p).uniform_(-1, 1).requires_grad_() for p in parameters]
     training = model.training
     model.eval()
-    outputs = model(inputs).tasks
+    outputs = functional_call(model, dict(zip(names, drawn, strict=True)), (inputs,)).tasks
     model.train(training)
-    names, parameters = zip(*model.named_parameters(), strict=True)
     found = {n: torch.zeros(len(p), len(outputs), dtype=torch.bool) for n, p in zip(names, parameters, strict=True)}
     for task, output in enumerate(outputs):
         nan = torch.full_like(output, torch.nan)
-        gradients = torch.autograd.grad(output, parameters, nan, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(output, drawn, nan, retain_graph=True, allow_unused=True)
         for name, gradient in zip(names, gradients, strict=True):
             if gradient is not None:
                 found[name][:, task] = gradient.flatten(1).isnan().any(1).cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,24 +29,23 @@ class Heads(nn.Module):
     def __init__(self, tasks: Sequence[Task], size: int) -> None:
         super().__init__()
         self._groups = alike(tasks)
-        self.layers = nn.ModuleList()
-        for at in self._groups:
-            made = []
-            for i in at:
-                with own(f"head {tasks[i].name}"):
-                    made.append(Linear(size, tasks[i].size))
-            self.layers.append(stack(made))
+        self.layers = nn.ModuleList([stack([_head(size, tasks[i]) for i in at]) for at in self._groups])
 
     def forward(self, features: Sequence[Tensor]) -> Outputs:
         """One output per task from what each head reads, ``[replica, row, feature]``."""
         outputs: list[Tensor] = [features[0]] * len(features)
         for layer, at in zip(self.layers, self._groups, strict=True):
-            for i, output in zip(at, self._group(layer, [features[i] for i in at]), strict=True):
+            for i, output in zip(at, _read(cast(Linear, layer), [features[i] for i in at]), strict=True):
                 outputs[i] = output
         return Outputs(outputs, features)
 
-    def _group(self, layer: nn.Module, read: list[Tensor]) -> Sequence[Tensor]:
-        assert isinstance(layer, Linear)
-        if all(x is read[0] for x in read):
-            return layer.fan(read[0])
-        return layer(torch.stack(read, 1).flatten(0, 1)).unflatten(0, (-1, len(read))).unbind(1)
+
+def _head(size: int, task: Task) -> Linear:
+    with own(f"head {task.name}"):
+        return Linear(size, task.size)
+
+
+def _read(layer: Linear, features: list[Tensor]) -> Sequence[Tensor]:
+    if all(x is features[0] for x in features):
+        return layer.fan(features[0])
+    return layer(torch.stack(features, 1).flatten(0, 1)).unflatten(0, (-1, len(features))).unbind(1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from kinfolk import distributed, replicas
@@ -118,7 +118,7 @@ class Network(nn.Module):
         self.number: Tensor
         self.register_buffer("columns", torch.tensor([one.columns]))
         self.register_buffer("number", torch.zeros(1, dtype=torch.int64))
-        found = {} if problem.complete else reach(self.model, problem.inputs[:2].unsqueeze(0))
+        found = {} if problem.complete else reach(self.model, problem.inputs[:16].cpu().unsqueeze(0))
         self.optimizer = AdamW(self._tuned(found), one.rate, one.decay)
 
     def _tuned(self, found: dict[str, Tensor]) -> list[Tuned]:
@@ -161,6 +161,7 @@ class Training:
         per: str = "batch",
     ) -> None:
         self.problem, self.schedule, self.per = problem, schedule, per
+        _check_alike(problem.tasks, members)
         longest = max(len(m.train) for m in members)
         self.network = replicas.stack([Network(problem, make(), m, schedule.batch, longest) for m in members])
         self.network.to(problem.inputs.device)
@@ -205,19 +206,27 @@ class Training:
 
     def _epoch(self) -> None:
         self.network.balancing.at_epoch(self.updates // self.schedule.every)
-        losses = weights = torch.zeros(())
-        for _ in range(self.schedule.every):
-            value, weights = self._update()
-            losses = losses + value
-        errors = self.stop_losses()
+        self.network.optimizer.forget()  # so that what it derives depends on no more than a checkpoint holds
+        losses, weights, seen = self._train(min(self.schedule.every, self.schedule.updates - self.updates))
+        errors, judged = self._judge()
         number = self.network.number.cpu()
-        train = (losses / self.schedule.every).cpu()
-        shown = weights.detach().expand_as(errors).cpu().clone()
-        self.history.append((torch.full_like(number, self.updates), number.clone(), train, errors.cpu(), shown))
-        finite = torch.isfinite(train) & torch.isfinite(errors.cpu())
+        shown = (losses / seen, torch.where(judged, errors, torch.nan), weights / seen)  # 0 / 0: NaN where never seen
+        self.history.append((torch.full_like(number, self.updates), number.clone(), *(t.contiguous() for t in shown)))
+        finite = torch.isfinite(losses) & torch.isfinite(errors)
         self._fail(number, finite)
-        goes_on = self.stopping.update(self.network.model, number, self.updates, torch.where(finite, errors.cpu(), torch.inf))
+        # A task without a label on the stop rows improves until the end.
+        errors = torch.where(judged, errors, -float(self.updates))
+        errors = torch.where(finite, errors, torch.inf)
+        goes_on = self.stopping.update(self.network.model, number, self.updates, errors)
         self.keep(goes_on & finite.all(-1))
+
+    def _train(self, updates: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Makes updates; sums over them of losses and weights, and in how many a task had a label."""
+        sums = [torch.zeros(self.replicas, len(self.tasks), device=self.problem.inputs.device) for _ in range(3)]
+        for _ in range(updates):
+            for whole, part in zip(sums, self._update(), strict=True):
+                whole += part
+        return sums[0].cpu(), sums[1].cpu(), sums[2].cpu()
 
     def _fail(self, number: Tensor, finite: Tensor) -> None:
         for i in (~finite.all(-1)).nonzero().flatten().tolist():
@@ -234,15 +243,17 @@ class Training:
         self.network.rows.forget()
         self.network.optimizer.forget()
 
-    def _update(self) -> tuple[Tensor, Tensor]:
+    def _update(self) -> tuple[Tensor, Tensor, Tensor]:
         network = self.network
         batch = self.problem.batch(network.rows(), None if self._all_columns else network.columns, per=self.per)
+        if distributed.processes() > 1:
+            batch = batch.part(distributed.share())
         network.optimizer.factor = self.schedule.factor(self.updates)
         losses, weights = network.balancing.step(partial(self._losses, batch), network.optimizer)
         for source in self._random:
             source.update += 1
         self.updates += 1
-        return losses.value.detach(), weights
+        return losses.value.detach(), weights.detach(), batch.present
 
     def _losses(self, batch: Batch) -> Losses:
         network = self.network
@@ -250,21 +261,22 @@ class Training:
         value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
         value = distributed.total(value)
         network.optimizer.present = None if self.problem.complete else batch.present
-        losses = Losses(value, batch.present, None, (), network.model.last_shared(), outputs.features)
+        last = network.model.last_shared() if "last" in network.balancing.needs else ()
+        losses = Losses(value, batch.present, None, (), last, outputs.features)
         if network.penalty is not None:
             losses.penalty = network.penalty(network.model, outputs, value)
         return losses
 
     @torch.no_grad()
-    def stop_losses(self) -> Float[Tensor, "replica task"]:
-        """The losses on the stop rows. A task without a label there gets a loss that always improves."""
+    def _judge(self) -> tuple[Float[Tensor, "replica task"], Bool[Tensor, "replica task"]]:
+        """The losses on the stop rows, and whether a task has a label there; the same in every process."""
         model = self.network.model.eval()
         rows = self._stop[self.network.number]
         columns = None if self._all_columns else self.network.columns
         batch = self.problem.batch(rows.clamp(min=0), columns, rows >= 0)
         value = (row_losses(self.tasks, model(batch.inputs).tasks, batch.targets) * batch.weight).sum(1)
         model.train()
-        return torch.where(batch.present, value, -float(self.updates))
+        return distributed.mean(value).cpu(), batch.present.cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a training is, as named tensors: a checkpoint."""
@@ -272,7 +284,10 @@ class Training:
         state |= {f"stopping/{name}": t for name, t in self.stopping.state().items()}
         state |= {f"history/{i}/{j}": t for i, row in enumerate(self.history) for j, t in enumerate(row)}
         failures = [(f.replica, f.task, f.update) for f in self.failures]
-        return state | {"updates": torch.tensor(self.updates), "failures": torch.tensor(failures).view(-1, 3)}
+        return state | {
+            "updates": torch.tensor(self.updates),
+            "failures": torch.tensor(failures, dtype=torch.int64).view(-1, 3),
+        }
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Goes on from a checkpoint, bit for bit.
@@ -290,6 +305,13 @@ class Training:
         self.failures = [Failure(*row) for row in state["failures"].tolist()]
         self.updates = int(state["updates"])
         self._forget()
+
+
+def _check_alike(tasks: Sequence[Task], members: Sequence[Replica]) -> None:
+    shapes = {tuple((tasks[c].kind, tasks[c].size) for c in m.columns) for m in members}
+    if len(shapes) != 1:
+        said = " against ".join(", ".join(f"{kind} ({size})" for kind, size in shape) for shape in sorted(shapes))
+        raise ValueError(f"The replicas of one stack must learn tasks of equal kinds and sizes. Got {said or 'none'}.")
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:

@@ -7,8 +7,9 @@ would push it on without a gradient. For one replica with everything present it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from jaxtyping import Bool
@@ -35,16 +36,6 @@ class Tuned:
     rate: float = 1.0
     decay: float = 1.0
     reach: Bool[Tensor, "slice task"] | None = None
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Neighbouring replicas of one learning rate and weight decay."""
-
-    first: int
-    last: int
-    rate: float
-    decay: float
 
 
 class AdamW(nn.Module):
@@ -76,7 +67,9 @@ class AdamW(nn.Module):
     ) -> None:
         super().__init__()
         if not rate > 0 or not decay >= 0:
-            raise ValueError(f"The learning rate must be positive and the weight decay not negative. Got {rate}, {decay}.")
+            raise ValueError(
+                f"The learning rate must be positive and the weight decay not negative. Got {rate}, {decay}."
+            )
         self._tuned = tuple(tuned)
         self.betas, self.epsilon = betas, epsilon
         self.rate: Tensor
@@ -89,8 +82,7 @@ class AdamW(nn.Module):
             self.register_buffer(f"count{i}", torch.zeros(len(one.parameter), dtype=torch.int64))
         self.factor = 1.0
         self.present: Tensor | None = None
-        self._runs: list[_Run] | None = None
-        self._even: dict[int, int] = {}
+        self._derived: list[_State] | None = None
 
     def zero_grad(self) -> None:
         """Drops all gradients."""
@@ -98,9 +90,8 @@ class AdamW(nn.Module):
             one.parameter.grad = None
 
     def forget(self) -> None:
-        """Drops what was derived from the replicas' settings: after replicas were stacked, selected or loaded."""
-        self._runs = None
-        self._even = {}
+        """Drops what was derived from tensors: after replicas were stacked, moved, selected or loaded."""
+        self._derived = None
 
     @torch.no_grad()
     def step(self) -> None:
@@ -109,89 +100,110 @@ class AdamW(nn.Module):
         ``factor`` (a number, set by the schedule) multiplies all learning rates. ``present`` (Bool
         ``[replica, task]``, or None for all) tells which tasks have a label in this update.
         """
-        everything = self.present is None or bool(self.present.all())
+        absent = None if self.present is None or bool(self.present.all()) else self.present
         fused: dict[tuple[float, float, int], list[tuple[Tensor, ...]]] = {}
-        for i, one in enumerate(self._tuned):
-            if one.parameter.grad is None:
+        counts = []
+        for state in self._states():
+            if state.parameter.grad is None:
                 continue
-            one.parameter.grad = distributed.mean(one.parameter.grad)
-            steps = self._steps(i)
-            active = None if everything else self._active(one)
-            if steps is None or active is not None:
-                self._masked(i, one, active)
+            gradient = distributed.mean(state.parameter.grad)
+            active = None if absent is None else state.active(absent)
+            if state.steps is None or active is not None:
+                state.steps = None
+                self._masked(state, gradient, active)
                 continue
-            self._even[i] = steps + 1
-            self._buffer("count", i).add_(1)
-            for run, slices in self._slices(i, one):
-                fused.setdefault((run.rate * one.rate, run.decay * one.decay, steps + 1), []).append(slices)
+            state.steps += 1
+            counts.append(state.count)
+            for run in state.runs:
+                part = gradient if len(state.runs) == 1 else gradient[run.copies]
+                fused.setdefault((run.rate, run.decay, state.steps), []).append((run.parameter, part, *run.moments))
+        if counts:
+            torch._foreach_add_(counts, 1)  # pyright: ignore[reportPrivateImportUsage]
         for (rate, decay, steps), group in fused.items():
             self._fused(rate * self.factor, decay, steps, group)
 
-    def _buffer(self, what: str, i: int) -> Tensor:
-        return getattr(self, f"{what}{i}")
-
-    def _steps(self, i: int) -> int | None:
-        """How many steps every copy of the parameter has made; None when copies differ."""
-        if i not in self._even:
-            count = self._buffer("count", i)
-            self._even[i] = int(count[0]) if bool((count == count[0]).all()) else -1
-        return None if self._even[i] < 0 else self._even[i]
-
-    def _active(self, one: Tuned) -> Tensor | None:
-        """Bool ``[copy]``: serves a present task; None when all do."""
-        assert self.present is not None
-        if one.reach is None:
-            active = self.present.any(-1).repeat_interleave(len(one.parameter) // len(self.present))
-        else:
-            active = (self.present.unsqueeze(1) & one.reach.to(self.present.device)).any(-1).flatten()
-        return None if bool(active.all()) else active
-
-    def _slices(self, i: int, one: Tuned) -> Iterator[tuple[_Run, tuple[Tensor, ...]]]:
-        if self._runs is None:
-            self._runs = _runs(self.rate.tolist(), self.decay.tolist())
-        of = (one.parameter, one.parameter.grad, self._buffer("mean", i), self._buffer("square", i))
-        if len(self._runs) == 1:
-            yield self._runs[0], of
-            return
-        slices = len(one.parameter) // len(self.rate)
-        for run in self._runs:
-            yield run, tuple(t[run.first * slices : run.last * slices] for t in of if t is not None)
+    def _states(self) -> list[_State]:
+        if self._derived is None:
+            settings = list(zip(self.rate.tolist(), self.decay.tolist(), strict=True))
+            self._derived = [
+                _State.of(
+                    one,
+                    self.get_buffer(f"mean{i}"),
+                    self.get_buffer(f"square{i}"),
+                    self.get_buffer(f"count{i}"),
+                    settings,
+                )
+                for i, one in enumerate(self._tuned)
+            ]
+        return self._derived
 
     def _fused(self, rate: float, decay: float, steps: int, group: list[tuple[Tensor, ...]]) -> None:
         """One pass over memory for parameters of one learning rate: torch's own kernel."""
         parameters, gradients, means, squares = (list(column) for column in zip(*group, strict=True))
         step = torch.tensor(float(steps), device=parameters[0].device)
-        torch._fused_adamw_(
+        torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
             parameters, gradients, means, squares, [], [step] * len(parameters), lr=rate, beta1=self.betas[0],
             beta2=self.betas[1], weight_decay=decay, eps=self.epsilon, amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    def _masked(self, i: int, one: Tuned, active: Tensor | None) -> None:
+    def _masked(self, state: _State, g: Tensor, active: Tensor | None) -> None:
         """The same update with a count, a learning rate and a switch for each copy."""
-        p, g = one.parameter, one.parameter.grad
-        assert g is not None
-        m, v, count = self._buffer("mean", i), self._buffer("square", i), self._buffer("count", i)
+        p, m, v, count = state.parameter, state.mean, state.square, state.count
         on = torch.ones_like(count, dtype=torch.bool) if active is None else active
-        if active is not None:
-            self._even[i] = -1
         count.add_(on)
         wide = lambda x: x.to(p.dtype).view(-1, *[1] * (p.ndim - 1))  # noqa: E731
         b1, b2 = self.betas
         m.lerp_(g, wide((1 - b1) * on))
         v.lerp_(g * g, wide((1 - b2) * on))
         copies = len(p) // len(self.rate)
-        rate = self.rate.repeat_interleave(copies) * one.rate * self.factor * on
+        rate = self.rate.repeat_interleave(copies) * state.tuned.rate * self.factor * on
         made = count.clamp(min=1).double()
-        p.mul_(wide(1 - rate * self.decay.repeat_interleave(copies) * one.decay))
+        p.mul_(wide(1 - rate * self.decay.repeat_interleave(copies) * state.tuned.decay))
         root = (v / wide(1 - b2**made)).sqrt_().add_(self.epsilon)
         p.sub_(wide(rate / (1 - b1**made)) * m / root)
 
 
-def _runs(rates: list[float], decays: list[float]) -> list[_Run]:
-    runs: list[_Run] = []
-    for i, (rate, decay) in enumerate(zip(rates, decays, strict=True)):
-        if runs and (runs[-1].rate, runs[-1].decay) == (rate, decay):
-            runs[-1] = _Run(runs[-1].first, i + 1, rate, decay)
+@dataclass(frozen=True)
+class _Run:
+    """Copies side by side, of replicas with one learning rate and weight decay."""
+
+    copies: slice
+    rate: float
+    decay: float
+    parameter: Tensor
+    moments: tuple[Tensor, Tensor]
+
+
+@dataclass
+class _State:
+    """A parameter with its moments; ``steps`` that every copy has made, None where copies differ."""
+
+    tuned: Tuned
+    parameter: nn.Parameter
+    mean: Tensor
+    square: Tensor
+    count: Tensor
+    steps: int | None
+    runs: list[_Run]
+
+    @classmethod
+    def of(
+        cls, tuned: Tuned, mean: Tensor, square: Tensor, count: Tensor, settings: list[tuple[float, float]]
+    ) -> _State:
+        """From what is stored; ``settings`` are the learning rate and weight decay of each replica."""
+        p, slices, runs, first = tuned.parameter, len(tuned.parameter) // len(settings), [], 0
+        for (rate, decay), same in groupby(settings):
+            at = slice(first, first + slices * len(list(same)))
+            runs.append(_Run(at, rate * tuned.rate, decay * tuned.decay, p[at], (mean[at], square[at])))
+            first = at.stop
+        even = bool((count == count[0]).all())
+        return cls(tuned, p, mean, square, count, int(count[0]) if even else None, runs)
+
+    def active(self, present: Tensor) -> Tensor | None:
+        """Bool ``[copy]``: serves a present task; None when all do."""
+        reach = self.tuned.reach
+        if reach is None:
+            active = present.any(-1).repeat_interleave(len(self.parameter) // len(present))
         else:
-            runs.append(_Run(i, i + 1, rate, decay))
-    return runs
+            active = (present.unsqueeze(1) & reach.to(present.device)).any(-1).flatten()
+        return None if bool(active.all()) else active

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ class Mlp(Trunk):
     def build(self, inputs: torch.Size) -> Stages:
         """New layers for inputs that are flattened to one axis."""
         sizes = [math.prod(inputs)] + [self.width] * self.depth
-        stages = [self._stage(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        stages = [self._stage(a, b) for a, b in pairwise(sizes)]
         if len(inputs) > 1:
             stages[0] = Chain(Each(lambda x: x.flatten(1)), *stages[0])
         return Stages(stages, sizes[1:])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from kinfolk import distributed
 from kinfolk.replicas import Random, key
 
 
@@ -113,10 +114,22 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, x.shape[-1:]) * _beside(self.weight, x) + _beside(self.bias, x)
 
 
+def _moments(x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance ``[copy, feature]`` over rows and pixels, and how many these are."""
+    axes = [axis for axis in range(x.ndim) if axis not in (0, 2)]
+    n = x[0, :, 0].numel()
+    if distributed.processes() == 1:
+        return x.mean(axes), x.var(axes, correction=0), n
+    n = int(distributed.total(torch.tensor(float(n), device=x.device)))
+    mean = distributed.total(x.sum(axes)) / n
+    return mean, distributed.total((x - _beside(mean, x)).square().sum(axes)) / n, n
+
+
 class BatchNorm(nn.Module):
     """Normalises each feature over rows and pixels (Ioffe, Szegedy 2015), with running statistics.
 
-    An update counts once in the running statistics, however many forward passes it has.
+    An update counts once in the running statistics, however many forward passes it has. Processes that train
+    together normalise by the rows of all.
 
     Parameters
     ----------
@@ -133,6 +146,7 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, features))
         self.mean: Tensor
         self.variance: Tensor
+        self.counted: Tensor
         self.clock = Random()
         self.register_buffer("mean", torch.zeros(1, features))
         self.register_buffer("variance", torch.ones(1, features))
@@ -142,9 +156,8 @@ class BatchNorm(nn.Module):
         """Normalised by the batch while training, by the running statistics otherwise."""
         mean, variance = self.mean, self.variance
         if self.training:
-            axes = [axis for axis in range(x.ndim) if axis not in (0, 2)]
-            mean, variance = x.mean(axes), x.var(axes, correction=0)
-            self._count(mean.detach(), variance.detach(), x[0, :, 0].numel())
+            mean, variance, n = _moments(x)
+            self._count(mean.detach(), variance.detach(), n)
         scale = (_beside(variance, x) + 1e-5).rsqrt() * _beside(self.weight, x)
         return (x - _beside(mean, x)) * scale + _beside(self.bias, x)
 
@@ -169,6 +182,7 @@ class Looped(Random):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        self.module = repr(module)  # so that only like modules are stacked
         self._template = [module]  # in a list, so that it is no submodule with parameters of its own
         self._names: dict[str, str] = {}
         for name, parameter in module.named_parameters():
