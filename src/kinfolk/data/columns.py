@@ -56,6 +56,14 @@ def check_unique(names: Sequence[str]) -> None:
     raise InputError(f"Column names must differ. Columns {', '.join(at[:5])} are all called '{double}'. {hint}")
 
 
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """The column of that name, of a table whose names differ."""
+    column = frame[name]
+    if not isinstance(column, pd.Series):
+        raise ValueError(f"Column names must differ. {name!r} occurs more than once.")
+    return column
+
+
 def parse_numbers(column: pd.Series, decimal_comma: bool = False) -> pd.Series:
     """A text column as numbers or truth values where every cell is one; else the column itself.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kinfolk.data.columns import as_text, is_numeric, is_truth, shown
+from kinfolk.data.columns import as_text, is_numeric, is_truth, not_numbers, shown
 from kinfolk.data.tasks import Task
 from kinfolk.exceptions import InputError
 
@@ -18,9 +18,9 @@ _SPLIT_WORDS = {
 def weights(column: pd.Series) -> np.ndarray:
     """Weights of rows, float64 [row]: finite, not negative, not all 0."""
     if not (is_numeric(column) or is_truth(column)):
-        raise InputError(
-            f"Weight column '{column.name}' must hold numbers. Data row {column.first_valid_index() + 1} holds '{column.dropna().iloc[0]}'."
-        )
+        odd = not_numbers(as_text(column))
+        row, value = (int(odd.index[0]) + 1, odd.iloc[0])
+        raise InputError(f"Weight column '{column.name}' must hold numbers. Data row {row} holds '{value}'.")
     weight = column.to_numpy(dtype=float, na_value=np.nan)
     for bad, what in ((np.isnan(weight), "missing"), (weight < 0, "negative"), (np.isinf(weight), "infinite")):
         if bad.any():

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kinfolk.data.columns import (
     as_text,
+    column_of,
     infinite,
     is_text,
     is_truth,
@@ -124,9 +125,9 @@ def make_table(frame: pd.DataFrame, roles: Roles, test: pd.DataFrame | None = No
         is_test = np.repeat([False, True], [len(frame), len(test)])
         frame = _append(frame, test, set(roles.ignore))
     elif roles.split:
-        is_test = test_rows(_column(frame, roles.split))
-    coded = [make_task(_column(frame, t), kind, main=True) for t, kind in main]
-    coded += [make_task(_column(frame, t), kind, main=False) for t, kind in auxiliary]
+        is_test = test_rows(column_of(frame, roles.split))
+    coded = [make_task(column_of(frame, t), kind, main=True) for t, kind in main]
+    coded += [make_task(column_of(frame, t), kind, main=False) for t, kind in auxiliary]
     labels = np.stack([codes for _, codes in coded], axis=1)
     tasks = _with_errors([task for task, _ in coded], roles.errors)
     features, warnings = _features(frame.drop(columns=sorted(used)))
@@ -136,19 +137,12 @@ def make_table(frame: pd.DataFrame, roles: Roles, test: pd.DataFrame | None = No
         features=features,
         labels=labels,
         tasks=tasks,
-        weight=weights(_column(frame, roles.weight)) if roles.weight else np.ones(len(frame)),
-        groups=groups(_column(frame, roles.group)) if roles.group else None,
+        weight=weights(column_of(frame, roles.weight)) if roles.weight else np.ones(len(frame)),
+        groups=groups(column_of(frame, roles.group)) if roles.group else None,
         test=is_test,
         name=name,
         warnings=tuple(warnings),
     )
-
-
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    column = frame[name]
-    if not isinstance(column, pd.Series):  # cannot be: names are unique after `tidy`
-        raise TypeError(f"Column {name!r} must be one column.")
-    return column
 
 
 def _check_roles(frame: pd.DataFrame, roles: Roles, main: list[str], auxiliary: list[str]) -> set[str]:
@@ -179,7 +173,7 @@ def _append(frame: pd.DataFrame, test: pd.DataFrame, ignored: set[str]) -> pd.Da
     for column in needed:
         if column not in test:
             raise InputError(f"The test table must have the same columns. {unknown('column', column, list(test))}")
-    both = {c: _join(_column(frame, c), _column(test, c)) for c in needed}
+    both = {c: _join(column_of(frame, c), column_of(test, c)) for c in needed}
     both |= {c: pd.concat([frame[c], frame[c].iloc[:0].reindex(range(len(test)))]) for c in ignored}
     return pd.DataFrame({c: both[str(c)].reset_index(drop=True) for c in frame})
 

@@ -115,9 +115,10 @@ def _numbers(column: pd.Series, name: str) -> np.ndarray:
 
 
 def _refuse_text(odd: pd.Series, name: str) -> None:
+    row, value = int(odd.index[0]) + 1, odd.iloc[0]
     raise InputError(
-        f"Target '{name}' must hold numbers to be a regression. Data row {int(odd.index[0]) + 1} holds "
-        f"'{odd.iloc[0]}'. Correct it, declare it missing (--missing '{odd.iloc[0]}'), or ask for classes (--target {name}:multiclass)."
+        f"Target '{name}' must hold numbers to be a regression. Data row {row} holds '{value}'. Correct it, "
+        f"declare it missing (--missing '{value}'), or ask for classes (--target {name}:multiclass)."
     )
 
 
