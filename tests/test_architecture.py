@@ -31,7 +31,20 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "runs": None,
     "persistence": None,
     "pareto": None,
-    "data": ("tasks", "errors", "reading", "tables", "encoding", "losses", "problem", "streams", "splits"),
+    "data": (
+        "tasks",
+        "errors",
+        "columns",
+        "reading",
+        "targets",
+        "rows",
+        "tables",
+        "encoding",
+        "losses",
+        "problem",
+        "streams",
+        "splits",
+    ),
     "datasets": ("base", METHODS),
     "trunks": ("base", "stages", METHODS),
     "sharing": ("base", "heads", METHODS),
@@ -48,6 +61,8 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "blend",
         "opponents",
         "features",
+        "networks",
+        "stacks",
         "arms",
         "plan",
         "compare",
@@ -215,6 +230,12 @@ HEAVY = ("torch", "sklearn", "skrub", "skops", "matplotlib", "scipy")
 def test_import_is_light() -> None:
     loaded = run(f"import sys, kinfolk; print(*[name for name in {HEAVY} if name in sys.modules])")
     assert loaded == "", f"import kinfolk imports {loaded}"
+
+
+def test_a_name_of_the_package_is_no_module() -> None:
+    """``kinfolk.fit`` is the function, also after something has imported the module of that name."""
+    pytest.importorskip("kinfolk.fit")
+    assert run("import kinfolk.fit; from kinfolk.fit import fit; import kinfolk; print(kinfolk.fit is fit)") == "True"
 
 
 def test_help_is_light() -> None:

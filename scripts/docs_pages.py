@@ -1,0 +1,117 @@
+"""MkDocs hook: writes the pages that follow from the package, while the documentation is built.
+
+A table of methods per catalogue, from signatures and docstrings, and an API page per part of the package. Nothing that
+it writes is kept, so nothing can be out of date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from kinfolk.catalogue import CATALOGUES, Method, Parameter
+
+SOURCE = Path(__file__).parents[1] / "src" / "kinfolk"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Gives the generated pages their places in the navigation."""
+    methods = [{_title(name): f"methods/{name}.md"} for name in _catalogues()]
+    parts = [{f"kinfolk.{name}": f"api/{name}.md"} for name in _parts()]
+    config["nav"] += [{"Methods": ["methods/index.md", *methods]}, {"API": ["api/index.md", *parts]}]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages to the written ones."""
+    for uri, text in _pages():
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def _pages() -> Iterator[tuple[str, str]]:
+    catalogues = _catalogues()
+    yield "methods/index.md", _overview(catalogues)
+    for name, methods in catalogues.items():
+        yield f"methods/{name}.md", _catalogue_page(name, methods)
+    yield "api/index.md", _API
+    for name, modules in _parts().items():
+        directives = "\n\n".join(f"::: {module}" for module in modules)
+        yield f"api/{name}.md", f"# kinfolk.{name}\n\n{directives}\n"
+
+
+_API = """# API
+
+What is meant to be used from Python stands on this page. The other pages of this part describe the package room by
+room, in the order of its imports, for those who read or extend it.
+
+::: kinfolk
+    options:
+      show_root_heading: false
+      show_root_toc_entry: false
+      show_submodules: false
+      filters: []
+"""
+
+
+def _catalogues() -> dict[str, list[Method]]:
+    """The methods of every catalogue that has some, in the package's own order."""
+    described = {name: catalogue.describe() for name, catalogue in CATALOGUES.items()}
+    return {name: methods for name, methods in described.items() if methods}
+
+
+def _overview(catalogues: dict[str, list[Method]]) -> str:
+    lines = [
+        "# Methods",
+        "",
+        "Every method by name, as it is written in the text of an [arm](../concepts/arm.md). These tables are made",
+        "from the package itself; `kinfolk list` prints them.",
+    ]
+    for name, methods in catalogues.items():
+        lines += ["", f"## [{_title(name)}]({name}.md)", "", "| method | what it does |", "|---|---|"]
+        lines += [f"| [`{method.name}`]({name}.md#{method.name}) | {_cell(method.summary)} |" for method in methods]
+    return "\n".join(lines) + "\n"
+
+
+def _catalogue_page(name: str, methods: list[Method]) -> str:
+    lines = [f"# {_title(name)}", ""]
+    for method in methods:
+        lines += [f"## `{method.name}` {{ #{method.name} }}", "", method.summary, ""]
+        lines += ["```text", method.signature, "```", ""]
+        if method.parameters:
+            lines += ["| parameter | default | type | what it is |", "|---|---|---|---|"]
+            lines += [_row(parameter) for parameter in method.parameters] + [""]
+        if method.reference:
+            lines += [f"*Reference.* {' '.join(method.reference.split())}", ""]
+        lines += [f"API: [kinfolk.{name}.{method.name}](../api/{name}.md#kinfolk.{name}.{method.name})", ""]
+    return "\n".join(lines)
+
+
+def _row(parameter: Parameter) -> str:
+    default = "must be given" if parameter.default is None else f"`{_cell(parameter.default)}`"
+    kind = f"`{_cell(parameter.annotation)}`" if parameter.annotation else ""
+    return f"| `{parameter.name}` | {default} | {kind} | {_cell(parameter.description)} |"
+
+
+def _cell(text: str) -> str:
+    """Text that stays inside its cell of a table."""
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _parts() -> dict[str, list[str]]:
+    """Every module at the top, and the modules of every folder, by the name of the page they are described on."""
+    parts: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.iterdir()):
+        if path.suffix == ".py" and path.stem != "__init__":
+            parts[path.stem] = [f"kinfolk.{path.stem}"]
+        elif (path / "__init__.py").is_file():
+            files = [file.stem for file in sorted(path.glob("*.py")) if file.stem != "__init__"]
+            parts[path.name] = [f"kinfolk.{path.name}.{file}" for file in files]
+    return {name: modules for name, modules in parts.items() if modules}
