@@ -12,6 +12,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+import kinfolk
 from kinfolk.catalogue import CATALOGUES, Method, Parameter
 
 SOURCE = Path(__file__).parents[1] / "src" / "kinfolk"
@@ -43,17 +44,17 @@ def _pages() -> Iterator[tuple[str, str]]:
         yield f"api/{name}.md", f"# kinfolk.{name}\n\n{directives}\n"
 
 
-_API = """# API
+_API = f"""# API
 
 What is meant to be used from Python stands on this page. The other pages of this part describe the package room by
-room, in the order of its imports, for those who read or extend it.
+room, for those who read or extend it.
 
 ::: kinfolk
     options:
       show_root_heading: false
       show_root_toc_entry: false
       show_submodules: false
-      filters: []
+      members: {kinfolk.__all__}
 """
 
 
