@@ -283,12 +283,16 @@ def text_of(method: object) -> str:
         When such an attribute is missing, or is nothing that can be written, as a user's own module.
     """
     kind = type(method)
+    parameters = _parameters(kind)
+    # A constructor may keep another form of its default, such as {} for None, so look at what it keeps.
+    can = all(parameter.default is not parameter.empty for parameter in parameters.values())
+    usual = kind() if can else None
     arguments = []
-    for name, parameter in _parameters(kind).items():
+    for name, parameter in parameters.items():
         if not hasattr(method, name):
             raise ValueError(f"{kind.__name__} must keep its parameter `{name}` as an attribute.")
         value = _plain(getattr(method, name))
-        if value != parameter.default:
+        if value not in (parameter.default, _plain(getattr(usual, name, parameter.default))):
             arguments.append((name, value))
     return str(Term(_name_of(kind), tuple(arguments)))
 
@@ -416,5 +420,5 @@ def _definitions(lines: list[str]) -> dict[str, str]:
 
 def _first_reference(sections: dict[str, list[str]]) -> str:
     lines = itertools.takewhile(bool, sections.get("References", []))
-    text = " ".join(line.strip() for line in lines)
-    return re.split(r"\.\. \[", text.removeprefix(".. "))[0].partition("] ")[2] if text.startswith("..") else text
+    text = " ".join(line.strip() for line in lines).split(" .. [")[0]
+    return re.sub(r"^\.\. \[\w+\] ", "", text)
