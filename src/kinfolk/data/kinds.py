@@ -77,7 +77,7 @@ def dates(column: pd.Series, written: str) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return column
     texts = as_text(column)
-    parsed = pd.to_datetime(texts, format=written or None, errors="coerce", utc=True).dt.tz_convert(None)
+    parsed = pd.to_datetime(texts, format=written or "ISO8601", errors="coerce", utc=True).dt.tz_convert(None)
     odd = texts.reset_index(drop=True).loc[(texts.notna() & parsed.isna()).to_numpy()]
     if len(odd):
         raise InputError(

@@ -100,7 +100,7 @@ def _kind(column: pd.Series, distinct: list) -> str:
         return "regression"
     odd = not_numbers(column)
     # Mostly numbers: a regression with a typing error is likelier than classes that look like numbers.
-    if len(odd) < 0.5 * column.notna().sum():
+    if 0 < len(odd) < 0.5 * column.notna().sum():
         _refuse_text(odd, str(column.name))
     return "multiclass"
 
@@ -123,11 +123,14 @@ def _refuse_text(odd: pd.Series, name: str) -> None:
 
 
 def _check_classes(column: pd.Series, name: str, distinct: list) -> None:
+    numeric = not is_text(column) or not len(not_numbers(column))
+    hint = f", or ask for numbers (--target {name}:regression)" if numeric else ""
     if len(distinct) > 2 and len(distinct) == column.notna().sum():
         raise InputError(
             f"Target '{name}' must have rows that share a class. Each of its {len(distinct)} values occurs once, "
-            "as in an identifier; choose another column or leave it out with --ignore."
+            f"as in an identifier; choose another column{hint}."
         )
     if len(distinct) > MOST_CLASSES:
-        hint = "join rare classes" if is_text(column) else f"join rare classes, or ask for {name}:regression"
-        raise InputError(f"Target '{name}' may have at most {MOST_CLASSES} classes. It has {len(distinct)}; {hint}.")
+        raise InputError(
+            f"Target '{name}' may have at most {MOST_CLASSES} classes. It has {len(distinct)}; join rare classes{hint}."
+        )
