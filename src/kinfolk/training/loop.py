@@ -51,8 +51,8 @@ class Replica:
         Learning rate and weight decay.
     """
 
-    train: Int[Tensor, " row"]
-    stop: Int[Tensor, " row"]
+    train: Int[Tensor, " train"]
+    stop: Int[Tensor, " stop"]
     columns: tuple[int, ...]
     seed: int
     rate: float
