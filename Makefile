@@ -26,7 +26,7 @@ check: $(VENV)/.check $(VENV)/.test ## lint, formatting, types
 	$(BIN)/pyright
 
 docs: $(VENV)/.docs ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.demo ## run the benchmarks by hand: time, memory, quality
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -44,24 +44,24 @@ def _pages() -> Iterator[tuple[str, str]]:
     yield "methods/index.md", _overview(catalogues)
     for name, methods in catalogues.items():
         yield f"methods/{name}.md", _catalogue_page(name, methods)
-    yield "api/index.md", _API
+    yield "api/index.md", _public()
     for name, modules in _parts().items():
         directives = "\n\n".join(f"::: {module}" for module in modules)
         yield f"api/{name}.md", f"# kinfolk.{name}\n\n{directives}\n"
 
 
-_API = f"""# API
-
-What is meant to be used from Python stands on this page. The other pages of this part describe the package room by
-room, for those who read or extend it.
-
-::: kinfolk
-    options:
-      show_root_heading: false
-      show_root_toc_entry: false
-      show_submodules: false
-      members: {kinfolk.__all__}
-"""
+def _public() -> str:
+    """A page of the names that the package exports, each from its home."""
+    homes = [f"{getattr(kinfolk, name).__module__}.{name}" for name in kinfolk.__all__]
+    lines = [
+        "# API",
+        "",
+        "What is meant to be used from Python stands on this page. The other pages of this part describe the package",
+        "room by room, for those who read or extend it.",
+    ]
+    for home in homes:
+        lines += ["", f"::: {home}"]
+    return "\n".join(lines) + "\n"
 
 
 def _catalogues() -> dict[str, list[Method]]:
@@ -98,8 +98,8 @@ def _catalogue_page(name: str, methods: list[Method]) -> str:
 
 
 def _row(parameter: Parameter) -> str:
-    default = "must be given" if parameter.default is None else f"`{_cell(parameter.default)}`"
-    kind = f"`{_cell(parameter.annotation)}`" if parameter.annotation else ""
+    default = "must be given" if parameter.default is None else f"`{parameter.default}`"
+    kind = f"`{parameter.annotation}`" if parameter.annotation else ""
     return f"| `{parameter.name}` | {default} | {kind} | {_cell(parameter.description)} |"
 
 

@@ -76,6 +76,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     ),
     "evolution": ("base", METHODS),
     "model": None,
+    "drawing": None,
     "plots": None,
     "report": None,
     "fit": None,
