@@ -109,6 +109,7 @@ class Folder:
                 # ZipInfo has a fixed date: the same arrays make the same bytes.
                 with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+            archive.comment = str(len(arrays)).encode()  # damage to a zip's table of contents can hide a member
 
     def read_arrays(self, name: str) -> dict[str, numpy.ndarray]:
         """What :meth:`write_arrays` wrote."""
@@ -120,6 +121,8 @@ class Folder:
                 # Read whole first: that compares the checksum before the header's shape is believed.
                 content = io.BytesIO(archive.read(member))
                 arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+            if archive.comment != str(len(arrays)).encode():
+                raise ValueError("its table of contents does not tell of every array")
         return arrays
 
     def write_frame(self, name: str, frame: pandas.DataFrame) -> None:
