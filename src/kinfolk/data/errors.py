@@ -177,10 +177,9 @@ def check_error(task_name: str, error_name: str, kind: str) -> str:
     >>> check_error("passes", "AUC", "binary")
     '1-auc'
     """
-    name = error_name.strip().lower().replace(" ", "")
-    name = ALIASES.get(name, name)
-    name = ALIASES.get(name.replace("-", "_"), name) if name not in ERRORS else name
-    name = name.replace("-", "_") if name.replace("-", "_") in ERRORS else name
+    written = error_name.strip().lower()
+    plain = written if written in ERRORS else written.replace("-", "_").replace(" ", "_")  # "Log-loss" -> "log_loss"
+    name = ALIASES.get(plain, plain)
     fitting = [n for n, measure in ERRORS.items() if kind in measure.kinds]
     if name not in ERRORS:
         raise unknown(f"error for task '{task_name}'", error_name, [*fitting, *ALIASES])
