@@ -135,7 +135,7 @@ def test_parquet(tmp_path: Path) -> None:
     frame = FRAME.assign(day=pd.to_datetime(["2020-01-01"] * 4), whole=pd.array([1, None, 3, 4], "Int64"))
     frame.to_parquet(tmp_path / "a.parquet")
     out = read(tmp_path / "a.parquet")
-    pd.testing.assert_frame_equal(out[list(FRAME)], FRAME)
+    pd.testing.assert_frame_equal(out.loc[:, list(FRAME)], FRAME)
     np.testing.assert_array_equal(out["whole"], [1, np.nan, 3, 4])
     assert out["day"].dtype.kind == "M"
 
@@ -283,8 +283,8 @@ def test_real_files(data_folder: Path) -> None:
     pd.testing.assert_frame_equal(read(path), expected)
     adult = read(data_folder / "adult" / "adult.data")
     assert adult.shape == (32561, 15)
-    assert adult["workclass"].isna().sum() == 1836
-    assert sorted(adult["classification"].unique()) == ["<=50K", ">50K"]
+    assert adult["workclass"].isna().to_numpy().sum() == 1836
+    assert sorted(set(adult["classification"])) == ["<=50K", ">50K"]
     parkinsons = read(data_folder / "parkinsons_telemonitoring" / "parkinsons_updrs.data")
     assert parkinsons.shape == (5875, 22)
     assert "Jitter:RAP" in parkinsons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ from kinfolk.exceptions import InputError
 _MARKS = """? . - -- NA na N/A n/a #N/A #NA <NA> NaN nan NAN -NaN -nan NULL null Null None NaT
 1.#IND -1.#IND 1.#QNAN -1.#QNAN"""
 MISSING = frozenset(["", "#N/A N/A", *_MARKS.split()])
-_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:[iI]nf|[iI]nfinity|INF)"
-_INTEGER = r"[+-]?[0-9]+"
-_DECIMAL_COMMA = r"[+-]?[0-9]+(?:,[0-9]+)?"
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:[iI]nf|[iI]nfinity|INF)")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+(?:,[0-9]+)?")
 _TRUTH = {"true": True, "false": False}
 
 
@@ -76,14 +77,14 @@ def parse_numbers(column: pd.Series, decimal_comma: bool = False) -> pd.Series:
     """
     if not is_text(column):
         return column
-    values = column.dropna()
-    if values.empty:
+    texts = column.dropna().tolist()
+    if not texts:
         return pd.Series(np.full(len(column), np.nan), column.index, name=column.name)
-    if _all_match(values, _NUMBER):
-        return _numeric(column, values, _all_match(values, _INTEGER))
-    if decimal_comma and _all_match(values, _DECIMAL_COMMA):
-        return _numeric(column, values.str.replace(",", ".", regex=False), whole=False)
-    if set(values.str.lower().unique()) <= set(_TRUTH):
+    if _all_match(texts, _NUMBER):
+        return _numeric(column, texts)
+    if decimal_comma and _all_match(texts, _DECIMAL_COMMA):
+        return _numeric(column, [text.replace(",", ".") for text in texts])
+    if all(text.lower() in _TRUTH for text in texts):
         truth = column.str.lower().map(_TRUTH).astype("boolean")
         return truth if column.hasnans else truth.astype(bool)
     return column
@@ -123,13 +124,13 @@ def is_number(text: str) -> bool:
     >>> is_number("-1.5e3"), is_number("1_000"), is_number("G1")
     (True, False, False)
     """
-    return _all_match(pd.Series([text], dtype="str"), _NUMBER)
+    return _NUMBER.fullmatch(text) is not None
 
 
 def not_numbers(column: pd.Series) -> pd.Series:
     """The cells of a text column that are no numbers, with their row positions as index."""
     values = column.reset_index(drop=True).dropna()
-    return values.loc[~values.str.fullmatch(_NUMBER)]
+    return values.loc[[not is_number(text) for text in values]]
 
 
 def infinite(column: pd.Series) -> np.ndarray:
@@ -216,16 +217,15 @@ def _tidy_text(column: pd.Series, marks: frozenset[str]) -> pd.Series:
     return column.mask(column.isin(list(marks)))
 
 
-def _all_match(values: pd.Series, pattern: str) -> bool:
-    # A look at the first cells spares most text columns the whole pass.
-    return bool(values.iloc[:50].str.fullmatch(pattern).all()) and bool(values.str.fullmatch(pattern).all())
+def _all_match(texts: list[str], pattern: re.Pattern[str]) -> bool:
+    return all(pattern.fullmatch(text) for text in texts)
 
 
-def _numeric(column: pd.Series, values: pd.Series, whole: bool) -> pd.Series:
+def _numeric(column: pd.Series, texts: list[str]) -> pd.Series:
+    whole = len(texts) == len(column) and _all_match(texts, _INTEGER)
+    if whole and max(map(len, texts)) <= 18:  # digits that surely fit into an int64
+        return pd.Series([int(text) for text in texts], column.index, dtype="int64", name=column.name)
     # Python's own conversion rounds correctly, so a written float64 is read back bit for bit.
-    texts = values.to_numpy(object)
-    if whole and len(values) == len(column) and values.str.len().max() <= 18:
-        return pd.Series([int(t) for t in texts], column.index, dtype="int64", name=column.name)
     out = np.full(len(column), np.nan)
-    out[column.notna().to_numpy()] = texts.astype(float)
+    out[column.notna().to_numpy()] = [float(text) for text in texts]
     return pd.Series(out, column.index, name=column.name)

@@ -44,7 +44,7 @@ def groups(column: pd.Series) -> np.ndarray:
     return codes.astype(np.int64)
 
 
-def test_rows(column: pd.Series) -> np.ndarray:
+def marked_rows(column: pd.Series) -> np.ndarray:
     """Which rows are test rows, Bool [row]."""
     words = as_text(column).str.lower()
     odd = words[~words.isin(list(_SPLIT_WORDS))]

@@ -20,7 +20,7 @@ from kinfolk.data.columns import (
     tidy,
 )
 from kinfolk.data.reading import read
-from kinfolk.data.rows import check_parts, groups, test_rows, weights
+from kinfolk.data.rows import check_parts, groups, marked_rows, weights
 from kinfolk.data.targets import make_task, parse_target
 from kinfolk.data.tasks import Task
 from kinfolk.exceptions import InputError, unknown
@@ -125,7 +125,7 @@ def make_table(frame: pd.DataFrame, roles: Roles, test: pd.DataFrame | None = No
         is_test = np.repeat([False, True], [len(frame), len(test)])
         frame = _append(frame, test, set(roles.ignore))
     elif roles.split:
-        is_test = test_rows(column_of(frame, roles.split))
+        is_test = marked_rows(column_of(frame, roles.split))
     coded = [make_task(column_of(frame, t), kind, main=True) for t, kind in main]
     coded += [make_task(column_of(frame, t), kind, main=False) for t, kind in auxiliary]
     labels = np.stack([codes for _, codes in coded], axis=1)
