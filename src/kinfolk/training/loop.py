@@ -279,7 +279,10 @@ class Training:
         return distributed.mean(value).cpu(), batch.present.cpu()
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a training is, as named tensors: a checkpoint."""
+        """Everything that a training is, as named tensors: a checkpoint.
+
+        They are the training's own: write or copy them before it goes on.
+        """
         state = {f"network/{name}": t.detach() for name, t in self.network.state_dict().items()}
         state |= {f"stopping/{name}": t for name, t in self.stopping.state().items()}
         state |= {f"history/{i}/{j}": t for i, row in enumerate(self.history) for j, t in enumerate(row)}
