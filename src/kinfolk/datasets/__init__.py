@@ -1,1 +1,3 @@
 """Named public data sets."""
+
+from kinfolk.datasets.digits import digits as digits

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +13,13 @@ from kinfolk.catalogue import CATALOGUES, Term, find, parse
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.evidence.features import Preparation
-from kinfolk.evidence.jobs import Fits, Job, Rows, Setting, Surroundings
-from kinfolk.evidence.networks import NetworkPredictor, Part, members_of
+from kinfolk.evidence.jobs import Fits, Job, Predictor, Rows, Setting, Surroundings, setting_text
+from kinfolk.evidence.length import Length
+from kinfolk.evidence.networks import NetworkPredictor, Part
 from kinfolk.evidence.stacks import Stack, train_together
 from kinfolk.exceptions import InputError
 from kinfolk.replicas import key
-from kinfolk.training.loop import Parts, Replica, Schedule
+from kinfolk.training.loop import Parts, Replica
 
 SETTINGS: tuple[Setting, ...] = (
     {"encoding": "piecewise", "rate": 3e-3, "decay": 0.01, "dropout": 0.0},
@@ -31,37 +30,6 @@ SETTINGS: tuple[Setting, ...] = (
     {"encoding": "standard", "rate": 3e-3, "decay": 1.0, "dropout": 0.0},
 )
 """What a network may choose from, best known first: each was the best of some table that was measured."""
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long networks train.
-
-    Attributes
-    ----------
-    epochs, updates
-        At least so many of each.
-    batch
-        Rows per update.
-    patience
-        Share of all updates without improvement after which a task's patience is spent.
-    halve_at
-        Share of all updates after which the worse half of an arm's settings is dropped; None: none is.
-    """
-
-    epochs: int = 100
-    updates: int = 1500
-    batch: int = 32
-    patience: float = 0.2
-    halve_at: float | None = None
-
-    def schedule(self, rows: int) -> Schedule:
-        """For replicas of so many training rows."""
-        batch = max(1, min(self.batch, rows))
-        every = math.ceil(rows / batch)
-        epochs = max(self.epochs, math.ceil(self.updates / every))
-        updates = epochs * every
-        return Schedule(updates, every, batch, max(1, round(self.patience * updates)), max(1, round(0.03 * updates)))
 
 
 class NetworkArm:
@@ -97,7 +65,7 @@ class NetworkArm:
 
     @property
     def role(self) -> str:
-        """ "single-task" where every task is a problem of its own, else "sharing"."""
+        """Single-task where every task is a problem of its own, else sharing."""
         two = (Task("a", "regression"), Task("b", "regression"))
         return "single-task" if len(self.make({"dropout": 0.0}).sharing.problems(two)) > 1 else "sharing"
 
@@ -118,31 +86,39 @@ class NetworkArm:
     def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
         """Trains all jobs, those of one encoding and kind of trunk as replicas of one stack."""
         around = around or Surroundings()
-        scale = _scale(rows)
-        preparations = {e: Preparation(e).fit(rows.inputs) for e in {self.settings[j.setting]["encoding"] for j in jobs}}
-        problems = {e: _problem(rows, p, scale, around.device) for e, p in preparations.items()}
-        stacks = [
-            self._stack(problems, rows.tasks, jobs, same, shape)
-            for same in self._same(jobs)
-            for shape in _shapes(self.make(self.settings[jobs[same[0]].setting]).sharing.problems(rows.tasks), rows.tasks)
+        stacks = self.stacks(rows, jobs, around.device)
+        dropped = train_together(stacks, around, self.length.halve_at, len(self.settings))
+        networks = [stack.networks() for stack in stacks]
+        predictors = [
+            None if job.setting in dropped else self._predictor(rows, stacks, networks, j) for j, job in enumerate(jobs)
         ]
-        stacks = [stack for stack in stacks if stack.members]
-        trained = train_together(stacks, around, self.length.halve_at, len(self.settings))
-        predictors: list[NetworkPredictor | None] = []
-        parts = _parts(stacks)
-        wanted = self.make({"dropout": 0.0}).sharing.problems(rows.tasks)
-        for j, job in enumerate(jobs):
-            own = [parts.get((j, columns)) for columns in wanted]
-            preparation = preparations[self.settings[job.setting]["encoding"]]
-            usable = job.setting not in trained.dropped and any(p is not None for p in own)
-            epochs = [stack.epochs(j) for stack in stacks if stack.has(j)]
-            predictors.append(
-                NetworkPredictor(
-                    tuple(p for p in own if p is not None), preparation, rows.tasks, scale,
-                    epochs=float(np.mean(epochs)),
-                ) if usable else None
-            )  # fmt: skip
-        return Fits(cast(Any, predictors), self._failed(stacks, jobs), self._history(stacks, jobs, rows.tasks))
+        return Fits(predictors, self._failed(stacks, jobs), self._history(stacks))
+
+    def stacks(self, rows: Rows, jobs: Sequence[Job], device: str = "cpu") -> list[Stack]:
+        """The stacks in which the jobs are to be trained."""
+        scale = target_scale(rows)
+        preparations = {
+            e: Preparation(e).fit(rows.inputs) for e in {self.settings[j.setting]["encoding"] for j in jobs}
+        }
+        problems = {e: _problem(rows, p, scale, device) for e, p in preparations.items()}
+        shapes = _shapes(self.make(self.settings[0]).sharing.problems(rows.tasks), rows.tasks)
+        made = []
+        for same in self._same(jobs):
+            encoding = self.settings[jobs[same[0]].setting]["encoding"]
+            made += [self._stack(problems[encoding], preparations[encoding], jobs, same, shape) for shape in shapes]
+        return [stack for stack in made if stack.members]
+
+    def _predictor(
+        self, rows: Rows, stacks: Sequence[Stack], networks: Sequence[dict[int, list[Part]]], job: int
+    ) -> Predictor | None:
+        """What was trained for a job; None where nothing usable was."""
+        parts = [part for found in networks for part in found.get(job, [])]
+        if not parts:
+            return None
+        preparation = next(stack.preparation for stack in stacks if stack.of(job))
+        epochs = float(np.mean([e for stack in stacks for e in stack.epochs(job)]))
+        ordered = tuple(sorted(parts, key=lambda part: part.columns))
+        return NetworkPredictor(ordered, preparation, rows.tasks, target_scale(rows), epochs=epochs)
 
     def _same(self, jobs: Sequence[Job]) -> list[list[int]]:
         """Jobs that can be stacked, those of one setting side by side. One with dropout would make all pay."""
@@ -154,22 +130,18 @@ class NetworkArm:
 
     def _stack(
         self,
-        problems: dict[str, Problem],
-        tasks: tuple[Task, ...],
+        problem: Problem,
+        preparation: Preparation,
         jobs: Sequence[Job],
         same: list[int],
         shape: list[tuple[int, ...]],
     ) -> Stack:
-        problem = problems[self.settings[jobs[same[0]].setting]["encoding"]]
-        members = []
-        for j in same:
-            for columns in shape:
-                member = self._replica(problem, jobs[j], columns)
-                if member is not None:
-                    members.append((j, member))
-        longest = max((len(m.train) for _, m in members), default=1)
+        found = [(j, self._replica(problem, jobs[j], columns)) for j in same for columns in shape]
+        members = [(j, member) for j, member in found if member is not None]
+        longest = max((len(member.train) for _, member in members), default=1)
         makers = [partial(self.make, self.settings[jobs[j].setting]) for j, _ in members]
-        return Stack(problem, makers, members, self.length.schedule(longest), [jobs[j].setting for j, _ in members])
+        settings = [jobs[j].setting for j, _ in members]
+        return Stack(problem, preparation, makers, members, self.length.schedule(longest), settings)
 
     def _replica(self, problem: Problem, job: Job, columns: tuple[int, ...]) -> Replica | None:
         """A job's replica for some tasks, on the rows that have a label of one; None where there is none."""
@@ -184,15 +156,16 @@ class NetworkArm:
         return Replica(to(train), to(stop), columns, seed, setting["rate"], setting["decay"])
 
     def _failed(self, stacks: Sequence[Stack], jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        why = "the loss became NaN or infinite"
         return [
-            {"arm": self.text, "setting": jobs[j].setting, "task": task, "epoch": epoch, "why": "the loss became NaN or infinite"}
+            {"arm": self.text, "setting": jobs[j].setting, "task": task, "epoch": epoch, "why": why}
             for stack in stacks
             for j, task, epoch in stack.failures()
-        ]  # fmt: skip
+        ]
 
-    def _history(self, stacks: Sequence[Stack], jobs: Sequence[Job], tasks: tuple[Task, ...]) -> list[dict[str, Any]]:
-        found = [row for stack in stacks for row in stack.curves()]
-        return [{"arm": self.text, **row, "setting": row["setting"]} for row in found]
+    def _history(self, stacks: Sequence[Stack]) -> list[dict[str, Any]]:
+        rows = [row for stack in stacks for row in stack.curves()]
+        return [row | {"arm": self.text, "setting": setting_text(self.settings[row["setting"]])} for row in rows]
 
 
 def _by_catalogue(text: str) -> dict[str, Term]:
@@ -215,16 +188,7 @@ def _shapes(problems: list[tuple[int, ...]], tasks: tuple[Task, ...]) -> list[li
     return list(groups.values())
 
 
-def _parts(stacks: Sequence[Stack]) -> dict[tuple[int, tuple[int, ...]], Part]:
-    found: dict[tuple[int, tuple[int, ...]], Part] = {}
-    for stack in stacks:
-        for (j, member), model in zip(stack.members, members_of(stack.training), strict=True):
-            if model is not None:
-                found[j, member.columns] = Part(model, member.columns)
-    return found
-
-
-def _scale(rows: Rows) -> np.ndarray:
+def target_scale(rows: Rows) -> np.ndarray:
     """Mean and deviation of each regression target, ``[task, 2]``; (0, 1) for classes."""
     scale = np.tile([0.0, 1.0], (len(rows.tasks), 1))
     for t, task in enumerate(rows.tasks):
@@ -238,5 +202,3 @@ def _problem(rows: Rows, preparation: Preparation, scale: np.ndarray, device: st
     labels = (rows.labels - scale[:, 0]) / scale[:, 1]
     weight = rows.weight / rows.weight.mean()
     return Problem.from_arrays(preparation.transform(rows.inputs), labels, rows.tasks, weight, device)
-
-

@@ -15,6 +15,17 @@ from kinfolk.runs import Folder
 Setting = dict[str, Any]
 
 
+def setting_text(setting: Setting) -> str:
+    """A setting in words.
+
+    >>> setting_text({"rate": 0.003, "encoding": "standard"})
+    'rate 0.003, encoding standard'
+    """
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in setting.items()
+    )
+
+
 @dataclass(frozen=True)
 class Job:
     """One fit.

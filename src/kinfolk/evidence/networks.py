@@ -70,8 +70,7 @@ class NetworkPredictor:
     def parameters(self) -> int:
         """Trainable numbers of one network (all tasks' networks together where each has its own)."""
         return sum(
-            sum(p.numel() for p in part.model.parameters()) // (self.members * len(part.columns))
-            for part in self.parts
+            sum(p.numel() for p in part.model.parameters()) // (self.members * len(part.columns)) for part in self.parts
         )
 
     @torch.no_grad()
@@ -145,7 +144,8 @@ def members_of(training: Training) -> list[Sharing | None]:
     """
     empty = copy.deepcopy(training.network.model)
     common = {name: buffer for name, buffer in empty.named_buffers() if not buffer.ndim}
-    replicas.select(empty, torch.zeros(training.replicas, dtype=torch.bool))
+    if training.replicas:  # those that have retired are gone from the network, not from the snapshots
+        replicas.select(empty, torch.zeros(training.replicas, dtype=torch.bool))
     found: list[Sharing | None] = []
     for replica, best in enumerate(training.stopping.best):
         model = cast(Sharing, copy.deepcopy(empty))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from kinfolk.data.problem import Problem
+from kinfolk.evidence.features import Preparation
 from kinfolk.evidence.jobs import Surroundings
+from kinfolk.evidence.networks import Part, members_of
 from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 from kinfolk.training.loop import Parts, Replica, Schedule, Training
@@ -28,8 +30,8 @@ class Stack:
 
     Attributes
     ----------
-    problem
-        What they learn.
+    problem, preparation
+        What they learn, and how its inputs were made.
     makers
         Make the parts of each.
     members
@@ -41,6 +43,7 @@ class Stack:
     """
 
     problem: Problem
+    preparation: Preparation
     makers: Sequence[Callable[[], Parts]]
     members: Sequence[tuple[int, Replica]]
     schedule: Schedule
@@ -51,6 +54,14 @@ class Stack:
         """The training of all members, made when it is first asked for."""
         makers = iter(self.makers)
         return Training(self.problem, lambda: next(makers)(), [m for _, m in self.members], self.schedule)
+
+    def networks(self) -> dict[int, list[Part]]:
+        """What was trained, job by job; a replica without a usable snapshot is left out."""
+        found: dict[int, list[Part]] = {}
+        for (job, member), model in zip(self.members, members_of(self.training), strict=True):
+            if model is not None:
+                found.setdefault(job, []).append(Part(model, member.columns))
+        return found
 
     def of(self, job: int) -> list[int]:
         """The members of a job."""
@@ -93,22 +104,9 @@ class Stack:
         return rows
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What became of the settings.
-
-    Attributes
-    ----------
-    dropped
-        Settings that were dropped halfway.
-    """
-
-    dropped: frozenset[int] = field(default=frozenset())
-
-
 def train_together(
     stacks: Sequence[Stack], around: Surroundings, halve_at: float | None, settings: int
-) -> Trained:
+) -> frozenset[int]:
     """Trains all stacks to the end, from their checkpoints if there are any.
 
     Parameters
@@ -121,6 +119,11 @@ def train_together(
         Share of the updates after which only the better half of the settings goes on; None: all go on.
     settings
         How many there are.
+
+    Returns
+    -------
+    frozenset
+        The settings that were dropped.
     """
     for i, stack in enumerate(stacks):
         stack.training.stopping.together = around.together
@@ -135,7 +138,7 @@ def train_together(
         gone = torch.tensor([stack.settings[n] in dropped for n in training.network.number.tolist()], dtype=torch.bool)
         training.keep(~gone)
         training.run(None, around.deadline, keep)
-    return Trained(dropped)
+    return dropped
 
 
 def _halve(

@@ -1,0 +1,229 @@
+"""The command line. Heavy parts are imported by the commands that use them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kinfolk.exceptions import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Learn related tasks together, with evidence: does it help, which tasks, and how?",
+)
+
+
+def main() -> None:
+    """Runs a command. A user's mistake is one line on stderr and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"kinfolk: {error}", err=True)
+        sys.exit(2)
+
+
+@app.command()
+def fit(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet file.", show_default=False)],
+    target: Annotated[list[str], typer.Option(help="Column to learn, NAME or NAME:KIND.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/fit"),
+    auxiliary: Annotated[list[str] | None, typer.Option(help="Column that only helps training.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Column to leave out.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column whose rows of one value stay in one fold.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
+    test: Annotated[Path | None, typer.Option(help="File of test rows.")] = None,
+    split: Annotated[str | None, typer.Option(help="Column that marks test rows.")] = None,
+    error: Annotated[list[str] | None, typer.Option(help="TASK=NAME: judge a target by another error.")] = None,
+    missing: Annotated[list[str] | None, typer.Option(help="Text that also means a missing cell.")] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="Arm to compare instead of the default ones; '+TEXT' adds one.")
+    ] = None,
+    splits: Annotated[str | None, typer.Option(help="Outer splits, REPEATSxFOLDS, as 3x5.")] = None,
+    inner: Annotated[int | None, typer.Option(help="Inner folds.")] = None,
+    settings: Annotated[int | None, typer.Option(help="Settings that each arm may choose from.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
+    device: Annotated[str, typer.Option(help="Of networks: cpu, cuda, cuda:1 ...")] = "cpu",
+    budget: Annotated[str | None, typer.Option(help="Time, as 90s, 10m or 2h: the best answer by then.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    one_network: Annotated[bool, typer.Option("--one-network", help="Hand over a single network.")] = False,
+) -> None:
+    """Compare ways to learn several targets of a table, and hand over a model."""
+    from kinfolk.fit import Options
+
+    repeats, folds = _splits(splits)
+    add = tuple(text.removeprefix("+").strip() for text in arm or () if text.startswith("+"))
+    replacing = tuple(text for text in arm or () if not text.startswith("+"))
+    options = Options(replacing, add, repeats, folds, inner, settings, seed, device, one_network)
+    _run(
+        table=table, targets=target, auxiliary=auxiliary or (), ignore=ignore or (), group=group, weight=weight,
+        split=split, test=test, errors=_errors(error), missing=missing or (), options=options, out=out,
+        resume=resume, budget=_seconds(budget), processes=_processes(workers),
+    )  # fmt: skip
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/demo"),
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Do the same on data that comes along: digits, as ten tasks with few labels. About a minute."""
+    from kinfolk.datasets import digits
+    from kinfolk.fit import Options
+
+    options = Options(repeats=1, folds=3, inner=3, settings=2)
+    _run(
+        table=digits(), targets=[f"is_{i}" for i in range(10)], options=options, out=out, resume=resume,
+        processes=_processes(workers),
+    )  # fmt: skip
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Model folder, as runs/NAME/model.", show_default=False)],
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet file.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="CSV or Parquet file to write; default: standard output.")] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Class probabilities instead of classes.")] = False,
+    missing: Annotated[list[str] | None, typer.Option(help="Text that also means a missing cell.")] = None,
+) -> None:
+    """Predict the targets for the rows of a table."""
+    from kinfolk.data.tables import read
+    from kinfolk.model import load
+
+    predictions, notes = load(model).predict_with_notes(read(table, missing or ()), proba)
+    for note in notes:
+        typer.echo(f"Note: {note}", err=True)
+    if out is None:
+        typer.echo(predictions.to_csv(index=False), nl=False)
+        return
+    _write(predictions, out)
+    typer.echo(f"{len(predictions)} rows written to {out}", err=True)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished fit.", show_default=False)],
+    error: Annotated[list[str] | None, typer.Option(help="TASK=NAME: judge a target by another error.")] = None,
+) -> None:
+    """Write verdict and report of a run again. Nothing is trained."""
+    from kinfolk.conclusion import conclude
+
+    _show(conclude(run, _errors(error)), run)
+
+
+@app.command("list")
+def list_methods(
+    catalogue: Annotated[str | None, typer.Argument(help="trunks, sharing, balancing ...; default: all.")] = None,
+) -> None:
+    """List the methods there are."""
+    from rich.table import Table
+
+    from kinfolk.catalogue import CATALOGUES
+    from kinfolk.exceptions import unknown
+
+    if catalogue is not None and catalogue not in CATALOGUES:
+        raise unknown("catalogue", catalogue, CATALOGUES)
+    for title in [catalogue] if catalogue else CATALOGUES:
+        methods = CATALOGUES[title].describe()
+        shown = Table("name", "what it is", "parameters", title=title, title_justify="left")
+        for method in methods:
+            parameters = "\n".join(f"{p.name}={p.default}" for p in method.parameters)
+            reference = f"\n[dim]{method.reference}[/dim]" if method.reference else ""
+            shown.add_row(method.name, method.summary + reference, parameters)
+        if methods:
+            Console().print(shown)
+
+
+def _run(**given: Any) -> None:
+    """Fits with words before, a bar meanwhile and the verdict after."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from kinfolk.fit import fit as kinfolk_fit
+
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("fit", total=1.0, visible=False)
+
+        def announce(lines: list[str]) -> None:
+            bar.console.print("\n".join(lines), highlight=False, markup=False)
+            bar.update(line, visible=True)
+
+        try:
+            fitted = kinfolk_fit(**given, announce=announce, progress=lambda share: bar.update(line, completed=share))
+        except KeyboardInterrupt:
+            bar.stop()
+            typer.echo(
+                f"Stopped. What is finished is kept in {given['out']}: the same command goes on with --resume.",
+                err=True,
+            )
+            raise typer.Exit(130) from None
+    _show(fitted.verdict, fitted.path)
+
+
+def _show(verdict: Any, path: Path) -> None:
+    from rich.table import Table
+
+    console = Console()
+    rows = verdict.rows()
+    if rows:
+        shown = Table(*rows[0].keys())
+        for row in rows:
+            shown.add_row(*(str(cell) for cell in row.values()))
+        console.print(shown)
+    console.print(verdict.sentence(), markup=False, highlight=False)
+    console.print(
+        f"Report: {path / 'report.html'}\nModel:  {path / 'model'}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _splits(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    found = re.fullmatch(r"(?:(\d+)[xX])?(\d+)", text.strip())
+    if found is None:
+        raise InputError(f"--splits must be REPEATSxFOLDS, as 3x5. Got '{text}'.")
+    return int(found[1] or 1), int(found[2])
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"--budget must be a time, as 90s, 10m or 2h. Got '{text}'.")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _errors(given: list[str] | None) -> dict[str, str]:
+    pairs = [text.rpartition("=") for text in given or ()]
+    for (name, _, error), text in zip(pairs, given or (), strict=True):
+        if not name or not error:
+            raise InputError(f"--error must be TASK=NAME, as price=mae. Got '{text}'.")
+    return {name: error for name, _, error in pairs}
+
+
+def _processes(given: int | None) -> int:
+    from kinfolk.workers import available_cores
+
+    if given is not None and given < 1:
+        raise InputError(f"--workers must be at least 1. Got {given}.")
+    return given or available_cores()
+
+
+def _write(frame: Any, path: Path) -> None:
+    """Writes a table whole or not at all."""
+    from kinfolk.runs import Folder
+
+    folder, name = Folder(path.parent), path.name
+    if path.suffix in (".parquet", ".pq"):
+        folder.write_frame(name, frame)
+    else:
+        folder.write_bytes(name, frame.to_csv(index=False).encode())

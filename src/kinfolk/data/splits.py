@@ -1,0 +1,159 @@
+"""Which rows train and which judge: repeats of k-fold, stratified over tasks; groups; the user's own test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kinfolk.data.tables import Table
+from kinfolk.data.tasks import Task
+from kinfolk.exceptions import InputError
+
+STRATIFIED_ROWS = 10_000  # beyond that, random folds are as even, and stratifying costs seconds
+QUANTILES = 4
+
+
+@dataclass(frozen=True)
+class Split:
+    """One way to hold rows out.
+
+    Attributes
+    ----------
+    repeat, fold
+        Their numbers.
+    train, test
+        Row positions; ``test`` is empty when nothing is held out (the procedure on all rows).
+    """
+
+    repeat: int
+    fold: int
+    train: Int[np.ndarray, " row"]
+    test: Int[np.ndarray, " row"]
+
+
+def outer_splits(table: Table, repeats: int, folds: int, seed: int) -> list[Split]:
+    """Repeats of k-fold, each with its own seed; one split where the user has test rows already.
+
+    Raises
+    ------
+    InputError
+        If a main task has fewer labelled rows than folds, or there are fewer groups than folds.
+    """
+    main = np.array([task.main for task in table.tasks])
+    labelled = np.flatnonzero(~np.isnan(table.labels[:, main]).all(1))
+    unlabelled = np.setdiff1d(np.arange(len(table.labels)), labelled)
+    if table.test is not None:
+        _check_test(table, table.test)
+        return [Split(0, 0, np.flatnonzero(~table.test), labelled[table.test[labelled]])]
+    _check(table, folds)
+    splits = []
+    for repeat in range(repeats):
+        at = fold_numbers(table.labels[labelled], table.tasks, _of(table.groups, labelled), folds, seed + repeat)
+        for fold in range(folds):
+            train = np.sort(np.concatenate([labelled[at != fold], unlabelled]))
+            splits.append(Split(repeat, fold, train, labelled[at == fold]))
+    return splits
+
+
+def fold_numbers(
+    labels: Float[np.ndarray, "row task"],
+    tasks: Sequence[Task],
+    groups: Int[np.ndarray, " row"] | None,
+    folds: int,
+    seed: int,
+) -> Int[np.ndarray, " row"]:
+    """A fold for each row.
+
+    Classes, quarters of regression targets and gaps are spread evenly over folds (Sechidis, Tsoumakas, Vlahavas
+    2011, iterative stratification); the rows of a group stay together. Above 10,000 rows folds are random.
+    """
+    from sklearn.model_selection import GroupKFold, KFold
+
+    rows = np.zeros((len(labels), 1))
+    if groups is not None:
+        parts = GroupKFold(folds, shuffle=True, random_state=seed).split(rows, groups=groups)
+    elif len(labels) > STRATIFIED_ROWS:
+        parts = KFold(folds, shuffle=True, random_state=seed).split(rows)
+    else:
+        from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+        marks = _marks(labels, tasks)
+        parts = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed).split(rows, marks)
+    numbers = np.zeros(len(labels), dtype=np.int64)
+    for number, (_, held) in enumerate(parts):
+        numbers[held] = number
+    return numbers
+
+
+def _marks(labels: np.ndarray, tasks: Sequence[Task]) -> np.ndarray:
+    """0/1 columns that shall be spread evenly: classes, quarters of a target, and whether there is a label."""
+    columns = []
+    for label, task in zip(labels.T, tasks, strict=True):
+        known = ~np.isnan(label)
+        if not task.main or not known.any():
+            continue
+        if task.kind == "regression":
+            edges = np.unique(np.nanquantile(label, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
+            codes = np.searchsorted(edges, label)
+        else:
+            codes = np.nan_to_num(label).astype(int)
+        columns += [known & (codes == code) for code in np.unique(codes[known])]
+    marks = np.array(columns or [np.ones(len(labels))], dtype=int).T
+    return np.concatenate([marks, 1 - marks[:, :1]], 1)  # at least two columns: one alone is not multi-label
+
+
+def stop_rows(
+    rows: Int[np.ndarray, " row"],
+    labels: Float[np.ndarray, "row task"],
+    tasks: Sequence[Task],
+    groups: Int[np.ndarray, " row"] | None,
+    seed: int,
+) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
+    """Training rows parted into those that train and those (about a seventh) that stop."""
+    parts = min(7, len(rows) if groups is None else len(np.unique(groups[rows])))
+    if parts < 2:
+        return rows, rows
+    numbers = fold_numbers(labels[rows], tasks, _of(groups, rows), parts, seed)
+    return rows[numbers != 0], rows[numbers == 0]
+
+
+def rare_classes(table: Table, folds: int) -> list[str]:
+    """A warning for each task with classes of fewer rows than folds: they cannot be judged in every fold."""
+    notes = []
+    for label, task in zip(table.labels.T, table.tasks, strict=True):
+        counts = [int((label == code).sum()) for code in range(len(task.classes))]
+        rare = [f"'{c}' ({n} rows)" for c, n in zip(task.classes, counts, strict=True) if n < folds]
+        if rare and task.main:
+            listed = ", ".join(rare[:5]) + (" ..." if len(rare) > 5 else "")
+            notes.append(f"Task '{task.name}': too rare to be judged in every one of {folds} folds: {listed}.")
+    return notes
+
+
+def _of(groups: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if groups is None else groups[rows]
+
+
+def _check(table: Table, folds: int) -> None:
+    for label, task in zip(table.labels.T, table.tasks, strict=True):
+        known = int((~np.isnan(label)).sum())
+        if task.main and known < 2 * folds:
+            raise InputError(
+                f"Each target needs at least {2 * folds} labelled rows for {folds} folds. '{task.name}' has {known}. "
+                "Give more labels, or fewer folds by --splits."
+            )
+    if table.groups is not None and len(np.unique(table.groups)) < 2 * folds:
+        raise InputError(
+            f"--group needs at least {2 * folds} groups for {folds} folds. There are {len(np.unique(table.groups))}. "
+            "Give fewer folds by --splits."
+        )
+
+
+def _check_test(table: Table, test: np.ndarray) -> None:
+    for name, rows in (("test", test), ("training", ~test)):
+        for label, task in zip(table.labels.T, table.tasks, strict=True):
+            known = int((~np.isnan(label[rows])).sum())
+            if task.main and known < 10:
+                raise InputError(f"Each target needs at least 10 labelled {name} rows. '{task.name}' has {known}.")

@@ -1,0 +1,77 @@
+"""What is going to be done, and about how long it takes, from a few timed updates on this machine."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from kinfolk.data.splits import rare_classes
+from kinfolk.evidence.fitting import Comparing, encoded, jobs_of
+from kinfolk.evidence.jobs import Rows
+from kinfolk.evidence.learners import OPPONENTS
+
+STOPPED_EARLY = 0.35  # share of all updates that replicas made, on the tables that were measured
+OPPONENT_SECONDS = 6e-6  # per row, encoded column, task, setting and inner fold, on the tables that were measured
+
+
+def announcement(comparing: Comparing, processes: int) -> list[str]:
+    """Rows, tasks, arms, splits and time, a line each."""
+    table, plan = comparing.table, comparing.plan
+    lines = [f"{table.name}: {len(table.labels)} rows, {table.features.shape[1]} feature columns"]
+    for label, task in zip(table.labels.T, table.tasks, strict=True):
+        kind = task.kind + (f" ({len(task.classes)} classes)" if task.kind == "multiclass" else "")
+        known, role = int((~np.isnan(label)).sum()), "target" if task.main else "auxiliary"
+        lines.append(f"  {role} {task.name}: {kind}, {known} labels" + (f", error {task.error}" if task.main else ""))
+    lines.append(f"Arms: {', '.join(plan.arms)}")
+    if table.test is None:
+        splits = f"{plan.repeats} x {plan.folds} outer splits"
+    else:
+        splits = f"judged on your {int(table.test.sum())} test rows"
+    inner = f"{plan.inner} inner folds" if plan.held == plan.inner else f"{plan.held} of {plan.inner} inner folds"
+    lines.append(f"Plan: {splits}, {inner}, {plan.settings} settings per arm, seed {plan.seed}")
+    workers = "1 worker" if processes == 1 else f"{processes} workers"
+    lines.append(f"Estimated time: {spoken(seconds_of(comparing) / processes)} on {workers}")
+    return lines + [f"Note: {note}" for note in (*table.warnings, *rare_classes(table, plan.folds))]
+
+
+def seconds_of(comparing: Comparing) -> float:
+    """Seconds of work in all: each arm's networks times the splits, and the opponents."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the worker processes
+    try:
+        rows = encoded(comparing, comparing.model)[1]
+        one = sum(_arm(comparing, rows, text) for text in comparing.plan.arms)
+    finally:
+        torch.set_num_threads(before)
+    return one * len(comparing.splits)
+
+
+def _arm(comparing: Comparing, rows: Rows, text: str) -> float:
+    plan = comparing.plan
+    main = sum(task.main for task in rows.tasks)
+    if text in OPPONENTS:
+        return OPPONENT_SECONDS * rows.inputs.size * main * plan.settings * plan.held
+    from kinfolk.evidence.arms import NetworkArm
+
+    arm = NetworkArm(text, plan.settings, plan.length, plan.width)
+    jobs = jobs_of(comparing, comparing.model, rows, len(arm.settings))[1]
+    stacks = arm.stacks(rows, jobs)
+    one = stacks[0]  # stands for all: they differ in encoding and dropout only
+    began = time.perf_counter()
+    one.training.run(1)
+    per_update = (time.perf_counter() - began) / one.training.updates / len(one.members)
+    return per_update * STOPPED_EARLY * sum(len(stack.members) * stack.schedule.updates for stack in stacks)
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words.
+
+    >>> spoken(250)
+    'about 4 min'
+    """
+    if seconds < 50:
+        return "less than a minute"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

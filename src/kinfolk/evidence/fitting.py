@@ -1,0 +1,187 @@
+"""One arm inside one outer split: all its settings on all inner folds, and what they predict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinfolk.data.encoding import Encoder
+from kinfolk.data.splits import Split, fold_numbers, stop_rows
+from kinfolk.data.tables import Table
+from kinfolk.evidence.jobs import Fits, Job, Learner, Predictor, Rows, Surroundings
+from kinfolk.evidence.learners import average, learner, save
+from kinfolk.evidence.plan import Plan
+from kinfolk.runs import Folder
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """All that a process needs to know to fit any arm in any split.
+
+    Attributes
+    ----------
+    table, plan
+        What is compared, and how.
+    splits
+        The outer splits; the last one is the model's own, of all rows, with no row held out, unless the user has
+        test rows (then the model is that of the only split).
+    path
+        The run folder.
+    """
+
+    table: Table
+    plan: Plan
+    splits: tuple[Split, ...]
+    path: Path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @property
+    def model(self) -> int:
+        """The split whose fits are handed over."""
+        return len(self.splits) - 1
+
+    def folder(self, split: int, arm: int | None = None) -> Folder:
+        """Where the fits of a split, or of one arm in it, lie."""
+        name = "model" if split == self.model else f"{self.splits[split].repeat}-{self.splits[split].fold}"
+        return Folder(self.path).folder(f"splits/{name}" + ("" if arm is None else f"/{arm}"))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One arm in one split, and when it must end (a time of the system's clock, or None)."""
+
+    split: int
+    arm: int
+    deadline: float | None = None
+
+
+@lru_cache(maxsize=1)
+def encoded(comparing: Comparing, split: int) -> tuple[Encoder, Rows, np.ndarray]:
+    """The encoder fitted on a split's training rows, these rows, and the encoded rows that are held out."""
+    table, one = comparing.table, comparing.splits[split]
+    encoder = Encoder(comparing.plan.seed).fit(table.features.iloc[one.train])
+    inputs = encoder.transform(table.features.iloc[one.train])
+    held = encoder.transform(table.features.iloc[one.test]) if len(one.test) else np.zeros((0, inputs.shape[1]))
+    rows = Rows(inputs, table.labels[one.train], table.weight[one.train], table.tasks)
+    return encoder, rows, held
+
+
+def jobs_of(comparing: Comparing, split: int, rows: Rows, settings: int) -> tuple[np.ndarray, list[Job]]:
+    """The inner fold of each row (-1: none, it has no label), and a job for each fold held out and setting."""
+    table, plan, one = comparing.table, comparing.plan, comparing.splits[split]
+    groups = None if table.groups is None else table.groups[one.train]
+    labelled = np.flatnonzero(~np.isnan(rows.labels).all(1))
+    numbers = np.full(len(rows.labels), -1)
+    seed = plan.seed + 1000 * (one.repeat + 1) + one.fold
+    inner_groups = None if groups is None else groups[labelled]
+    numbers[labelled] = fold_numbers(rows.labels[labelled], table.tasks, inner_groups, plan.inner, seed)
+    jobs = []
+    for fold in range(plan.held):
+        others = np.flatnonzero((numbers != fold) & (numbers >= 0))
+        train, stop = stop_rows(others, rows.labels, table.tasks, groups, seed + fold)
+        jobs += [Job(train, stop, setting, seed + fold) for setting in range(settings)]
+    return numbers, jobs
+
+
+def fit_arm(comparing: Comparing, item: Item) -> dict[str, Any]:
+    """Fits an arm in a split and writes what it predicts; what is there already is not done again.
+
+    Returns
+    -------
+    dict
+        What is written as ``result.json``: seconds, parameters, epochs, failures.
+    """
+    folder = comparing.folder(item.split, item.arm)
+    if folder.has("result.json"):
+        return folder.read_json("result.json")
+    began = time.monotonic()
+    encoder, rows, held = encoded(comparing, item.split)
+    arm = learner(comparing.plan.arms[item.arm], comparing.plan)
+    numbers, jobs = jobs_of(comparing, item.split, rows, len(arm.settings))
+    fits = arm.fit(rows, jobs, _around(comparing, item, folder))
+    trained = time.monotonic()
+    arrays, members = _predictions(arm, fits, jobs, numbers, rows, held, comparing.plan)
+    if item.split == comparing.model:
+        _keep_models(folder, members, comparing.plan)
+        if fits.history:
+            import pandas as pd
+
+            folder.write_frame("history.parquet", pd.DataFrame(fits.history))
+    folder.write_arrays("predictions.npz", arrays)
+    result = {
+        "arm": arm.text,
+        "role": arm.role,
+        "settings": list(arm.settings),
+        "seconds": trained - began,
+        "predict_seconds_per_1000_rows": _per_thousand(members, rows),
+        "parameters": next((m[0].parameters for m in members.values()), None),
+        "epochs": {str(s): float(np.mean([m.epochs for m in of])) for s, of in members.items()},
+        "failed": [f | {"split": folder.path.parent.name} for f in fits.failed],
+        "features": len(encoder.names),
+        "tried": sorted(members),
+    }
+    folder.write_json("result.json", result)
+    _clean(folder)
+    return result
+
+
+def _around(comparing: Comparing, item: Item, folder: Folder) -> Surroundings:
+    left = None if item.deadline is None else time.monotonic() + item.deadline - time.time()
+    return Surroundings(folder, comparing.plan.device, left, comparing.plan.one_network)
+
+
+def _predictions(
+    arm: Learner, fits: Fits, jobs: Sequence[Job], numbers: np.ndarray, rows: Rows, held: np.ndarray, plan: Plan
+) -> tuple[dict[str, np.ndarray], dict[int, list[Predictor]]]:
+    """For each setting that was fitted on every fold: ``inner/setting/task``, NaN where not held out, and ``outer``."""
+    arrays: dict[str, np.ndarray] = {}
+    kept: dict[int, list[Predictor]] = {}
+    for setting in range(len(arm.settings)):
+        own = [fits.predictors[j] for j in range(len(jobs)) if jobs[j].setting == setting]
+        members = [p for p in own if p is not None]
+        if not members or len(members) < len(own):
+            continue
+        kept[setting] = members
+        for fold, predictor in enumerate(members):
+            at = np.flatnonzero(numbers == fold)
+            for t, prediction in enumerate(predictor.predict(rows.inputs[at])):
+                if prediction is not None and rows.tasks[t].main:
+                    name = f"inner/{setting}/{t}"
+                    whole = arrays.setdefault(
+                        name, np.full((len(rows.labels), prediction.shape[1]), np.nan, np.float32)
+                    )
+                    whole[at] = prediction
+        if len(held):
+            used = members[:1] if plan.one_network else members
+            for t, prediction in enumerate(average(used).predict(held)):
+                if prediction is not None and rows.tasks[t].main:
+                    arrays[f"outer/{setting}/{t}"] = prediction.astype(np.float32)
+    return arrays, kept
+
+
+def _keep_models(folder: Folder, members: dict[int, list[Predictor]], plan: Plan) -> None:
+    for setting, predictors in members.items():
+        save(average(predictors[:1] if plan.one_network else predictors), folder, f"setting{setting}")
+
+
+def _per_thousand(members: dict[int, list[Predictor]], rows: Rows) -> float | None:
+    if not members:
+        return None
+    some = np.resize(rows.inputs, (1000, rows.inputs.shape[1]))
+    predictor = average(next(iter(members.values())))
+    began = time.perf_counter()
+    predictor.predict(some)
+    return time.perf_counter() - began
+
+
+def _clean(folder: Folder) -> None:
+    for path in [*folder.path.glob("checkpoint*.safetensors"), *folder.path.glob("halved.json")]:
+        folder.remove(path.name)

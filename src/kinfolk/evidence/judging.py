@@ -1,0 +1,239 @@
+"""One outer split judged: settings, arms and the blend are chosen on inner rows, errors are taken on outer rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kinfolk.data.errors import error, scores
+from kinfolk.data.tasks import Task
+from kinfolk.evidence.blend import blend
+from kinfolk.evidence.fitting import Comparing
+from kinfolk.evidence.jobs import setting_text
+
+PROCEDURES = ("single-task", "sharing")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of one arm."""
+
+    arm: int
+    setting: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for one task on the inner rows.
+
+    Attributes
+    ----------
+    settings
+        Arm -> its best candidate.
+    procedures
+        "single-task" and "sharing" -> the best candidate among the arms of that role.
+    weights
+        Candidate -> its weight in the hand-over.
+    """
+
+    settings: dict[int, Candidate]
+    procedures: dict[str, Candidate]
+    weights: dict[Candidate, float]
+
+
+class SplitFits:
+    """What all arms predicted in one split, read from the run folder.
+
+    Parameters
+    ----------
+    comparing
+        What is compared.
+    split
+        The number of the split.
+    """
+
+    def __init__(self, comparing: Comparing, split: int) -> None:
+        self.comparing, self.split = comparing, comparing.splits[split]
+        table = comparing.table
+        self.tasks = table.tasks
+        self.labels, self.weight = table.labels[self.split.train], table.weight[self.split.train]
+        folders = {arm: comparing.folder(split, arm) for arm in range(len(comparing.plan.arms))}
+        self._folders = {arm: folder for arm, folder in folders.items() if folder.has("result.json")}
+        self.results = {arm: folder.read_json("result.json") for arm, folder in self._folders.items()}
+
+    @cached_property
+    def arrays(self) -> dict[int, dict[str, np.ndarray]]:
+        """The predictions of each arm."""
+        return {arm: folder.read_arrays("predictions.npz") for arm, folder in self._folders.items()}
+
+    def candidates(self, task: int) -> list[Candidate]:
+        """Every setting of every arm that predicts a task."""
+        return [
+            Candidate(arm, setting)
+            for arm, result in self.results.items()
+            for setting in result["tried"]
+            if f"inner/{setting}/{task}" in self.arrays[arm]
+        ]
+
+    def inner(self, one: Candidate, task: int) -> np.ndarray:
+        """``[row, size]`` for the split's training rows, NaN where not held out."""
+        return self.arrays[one.arm][f"inner/{one.setting}/{task}"]
+
+    def outer(self, one: Candidate, task: int) -> np.ndarray:
+        """``[row, size]`` for the rows that judge."""
+        return self.arrays[one.arm][f"outer/{one.setting}/{task}"]
+
+    def name(self, one: Candidate) -> str:
+        """How a candidate is called in the verdict."""
+        result = self.results[one.arm]
+        return f"{result['arm']} · {setting_text(result['settings'][one.setting])}"
+
+    def choose(self, task: int) -> Choice:
+        """Chooses settings, arms and the blend for one task, by predictions for rows that fitted none of them."""
+        candidates = self.candidates(task)
+        one, plan = self.tasks[task], self.comparing.plan
+        at = self._judging_rows(task, candidates)
+        target, weight = self.labels[at, task], self.weight[at]
+        baseline = self.baseline(task)
+        inner = {c: self.inner(c, task)[at] for c in candidates}
+        errors = {c: _finite(error(one, target, inner[c], weight, baseline)) for c in candidates}
+        settings = {arm: _best(errors, [c for c in candidates if c.arm == arm]) for arm in {c.arm for c in candidates}}
+        procedures = {}
+        for role in PROCEDURES:
+            own = [c for c in candidates if self.results[c.arm]["role"] == role]
+            if own:
+                procedures[role] = _best(errors, own)
+        if plan.one_network:
+            return Choice(settings, procedures, {})
+        weights = blend(
+            one, target, {str(i): inner[c] for i, c in enumerate(candidates)}, weight, baseline, seed=plan.seed
+        )
+        return Choice(settings, procedures, {candidates[int(i)]: w for i, w in weights.items()})
+
+    def choose_network(self) -> Candidate | None:
+        """The sharing network that is best for all main tasks together, each task's error relative to its best."""
+        relative: dict[Candidate, list[float]] = {}
+        for task, one in enumerate(self.tasks):
+            if not one.main:
+                continue
+            own = [c for c in self.candidates(task) if self.results[c.arm]["role"] != "opponent"]
+            at = self._judging_rows(task, own)
+            target, weight = self.labels[at, task], self.weight[at]
+            errors = {c: _finite(error(one, target, self.inner(c, task)[at], weight, self.baseline(task))) for c in own}
+            least = min(errors.values(), default=1.0)
+            for c, e in errors.items():
+                relative.setdefault(c, []).append(e / least if least > 0 else e)
+        shared = {c: float(np.mean(e)) for c, e in relative.items() if self._serves_all(c)}
+        return min(shared, key=lambda c: shared[c]) if shared else None
+
+    def _serves_all(self, one: Candidate) -> bool:
+        main = sum(task.main for task in self.tasks)
+        return self.results[one.arm]["role"] == "sharing" or main == 1
+
+    def baseline(self, task: int) -> float:
+        """The mean label of the split's training rows."""
+        known = ~np.isnan(self.labels[:, task])
+        return float(np.average(self.labels[known, task], weights=self.weight[known]))
+
+    def _judging_rows(self, task: int, candidates: Sequence[Candidate]) -> np.ndarray:
+        held = ~np.isnan(self.labels[:, task]) & (self.weight > 0)
+        for c in candidates:
+            held &= ~np.isnan(self.inner(c, task)[:, 0])
+        return np.flatnonzero(held)
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def _best(errors: dict[Candidate, float], among: Sequence[Candidate]) -> Candidate:
+    return min(among, key=lambda c: errors[c])
+
+
+def judge_split(comparing: Comparing, split: int) -> None:
+    """Writes the comparison and the predictions of one outer split, as verdict and report read them."""
+    fits = SplitFits(comparing, split)
+    network = fits.choose_network() if comparing.plan.one_network else None
+    comparison: list[dict[str, Any]] = []
+    predictions: list[pd.DataFrame] = []
+    for task, one in enumerate(fits.tasks):
+        if one.main and fits.candidates(task):
+            for row, prediction in _judged(fits, task, one, network):
+                comparison.append(row)
+                predictions.append(_prediction_frame(fits, row, task, prediction))
+    if comparison:
+        folder = comparing.folder(split)
+        folder.write_frame("predictions.parquet", pd.concat(predictions, ignore_index=True))
+        folder.write_frame("comparison.parquet", pd.DataFrame(comparison))
+
+
+def _judged(
+    fits: SplitFits, task: int, one: Task, network: Candidate | None
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """(row of the comparison, outer predictions) of every arm, procedure and the hand-over for one task."""
+    choice = fits.choose(task)
+    for arm, candidate in choice.settings.items():
+        result = fits.results[arm]
+        setting = json.dumps(result["settings"][candidate.setting])
+        chosen = {"arm": result["arm"], "role": result["role"], "setting": setting, "chosen": ""}
+        yield _row(fits, task, one, chosen, [candidate], fits.outer(candidate, task))
+    for role, candidate in choice.procedures.items():
+        result = fits.results[candidate.arm]
+        setting = json.dumps(result["settings"][candidate.setting])
+        chosen = {"arm": role, "role": "procedure", "setting": setting, "chosen": result["arm"]}
+        yield _row(fits, task, one, chosen, [candidate], fits.outer(candidate, task))
+    weights = {network: 1.0} if network is not None else choice.weights
+    prediction = sum(w * fits.outer(c, task) for c, w in weights.items())
+    named = json.dumps({fits.name(c): w for c, w in weights.items()}, ensure_ascii=False)
+    arms = {fits.results[c.arm]["arm"] for c in weights}
+    chosen = {
+        "arm": "hand-over",
+        "role": "procedure",
+        "setting": named,
+        "chosen": arms.pop() if len(arms) == 1 else "blend",
+    }
+    yield _row(fits, task, one, chosen, list(weights), np.asarray(prediction))
+
+
+def _row(
+    fits: SplitFits, task: int, one: Task, chosen: dict[str, str], used: Sequence[Candidate], prediction: np.ndarray
+) -> dict[str, Any]:
+    split, table = fits.split, fits.comparing.table
+    target, weight, baseline = table.labels[split.test, task], table.weight[split.test], fits.baseline(task)
+    epochs = [fits.results[c.arm]["epochs"].get(str(c.setting)) for c in used]
+    known = [e for e in epochs if e is not None]
+    arms = {c.arm for c in used}
+    return chosen | {
+        "repeat": split.repeat,
+        "fold": split.fold,
+        "task": one.name,
+        "error_name": one.error,
+        "error": error(one, target, prediction, weight, baseline),
+        **scores(one, target, prediction, weight, baseline),
+        "train_rows": int((~np.isnan(fits.labels[:, task])).sum()),
+        "judged_rows": int((~np.isnan(target)).sum()),
+        "epochs": float(np.mean(known)) if known else math.nan,
+        "seconds": float(sum(fits.results[arm]["seconds"] for arm in arms)),
+    }
+
+
+def _prediction_frame(fits: SplitFits, row: dict[str, Any], task: int, prediction: np.ndarray) -> pd.DataFrame:
+    split, table = fits.split, fits.comparing.table
+    known = np.flatnonzero(~np.isnan(table.labels[split.test, task]))
+    common = {name: row[name] for name in ("arm", "role", "repeat", "fold", "task")}
+    return pd.DataFrame(
+        {
+            "row": split.test[known],
+            "target": table.labels[split.test[known], task],
+            "weight": table.weight[split.test[known]],
+            "baseline": fits.baseline(task),
+            "prediction": list(prediction[known].astype(np.float32)),
+        }
+    ).assign(**common)

@@ -1,0 +1,43 @@
+"""How long networks train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kinfolk.training.loop import Schedule
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long networks train.
+
+    Attributes
+    ----------
+    epochs, updates
+        At least so many of each.
+    batch
+        Rows per update.
+    patience
+        Share of all updates without improvement after which a task's patience is spent.
+    halve_at
+        Share of all updates after which the worse half of an arm's settings is dropped; None: none is.
+    """
+
+    epochs: int = 100
+    updates: int = 1500
+    batch: int = 32
+    patience: float = 0.2
+    halve_at: float | None = None
+
+    def schedule(self, rows: int) -> Schedule:
+        """For replicas of so many training rows."""
+        from kinfolk.training.loop import Schedule
+
+        batch = max(1, min(self.batch, rows))
+        every = math.ceil(rows / batch)
+        epochs = max(self.epochs, math.ceil(self.updates / every))
+        updates = epochs * every
+        return Schedule(updates, every, batch, max(1, round(self.patience * updates)), max(1, round(0.03 * updates)))

@@ -1,0 +1,263 @@
+"""``kinfolk.fit``: a table with several targets in, a verdict and a model out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kinfolk import __version__
+from kinfolk.conclusion import conclude, write_tables
+from kinfolk.data.splits import rare_classes
+from kinfolk.data.tables import Roles, Table, make_table, read
+from kinfolk.evidence.compare import compare, prepare
+from kinfolk.evidence.estimate import announcement
+from kinfolk.evidence.fitting import Comparing
+from kinfolk.evidence.plan import Plan, plan_for
+from kinfolk.evidence.verdict import Verdict
+from kinfolk.exceptions import InputError
+from kinfolk.handing import hand_over
+from kinfolk.model import Model, load
+from kinfolk.runs import Folder, open_run
+
+LIBRARIES = ("torch", "numpy", "pandas", "scikit-learn", "skrub", "skops")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compare; None leaves it to the size of the table.
+
+    Attributes
+    ----------
+    arms
+        Texts of network arms and opponents that replace the default ones.
+    add
+        Texts that are added to them.
+    repeats, folds, inner, settings
+        See :class:`~kinfolk.evidence.plan.Plan`.
+    seed
+        Of everything.
+    device
+        Of networks, as torch names it.
+    one_network
+        Hand over a single network instead of a blend.
+    """
+
+    arms: tuple[str, ...] = ()
+    add: tuple[str, ...] = ()
+    repeats: int | None = None
+    folds: int | None = None
+    inner: int | None = None
+    settings: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    one_network: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit gives.
+
+    Attributes
+    ----------
+    verdict
+        Whether sharing helps, task by task, and what to use.
+    comparison
+        A row per arm, outer split and task.
+    model
+        The model that is handed over.
+    path
+        The run folder.
+    """
+
+    verdict: Verdict
+    comparison: pd.DataFrame
+    model: Model
+    path: Path
+
+    def predict(self, frame: pd.DataFrame, proba: bool = False) -> pd.DataFrame:
+        """Predictions of the model, a column per main task; see :meth:`kinfolk.model.Model.predict`."""
+        return self.model.predict(frame, proba)
+
+    def save(self, path: Path | str) -> None:
+        """Writes the model into a folder, for :func:`kinfolk.load` and ``kinfolk predict``."""
+        self.model.save(path)
+
+
+def fit(
+    table: pd.DataFrame | Path | str,
+    targets: Sequence[str],
+    *,
+    auxiliary: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    group: str | None = None,
+    weight: str | None = None,
+    split: str | None = None,
+    test: pd.DataFrame | Path | str | None = None,
+    errors: Mapping[str, str] | None = None,
+    missing: Sequence[str] = (),
+    options: Options | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    budget: float | None = None,
+    processes: int = 1,
+    announce: Callable[[list[str]], None] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Fitted:
+    """Compares ways to learn several targets of a table, and hands over a model.
+
+    Parameters
+    ----------
+    table
+        A CSV or Parquet file, or a DataFrame.
+    targets
+        Columns to learn, each ``NAME`` or ``NAME:KIND`` (regression, binary, multiclass).
+    auxiliary
+        Columns that only help training, in the same form.
+    ignore, group, weight, split
+        Columns that are left out, whose rows stay in one fold, that weigh rows, that mark test rows.
+    test
+        A table of test rows.
+    errors
+        Target -> name of the error by which it is judged.
+    missing
+        Cells that also mean *missing*.
+    options
+        Arms, splits, settings, seed.
+    out
+        The run folder; by default a temporary one.
+    resume
+        Go on with the run that ``out`` holds.
+    budget
+        Seconds in all.
+    processes
+        Worker processes; more than one needs ``if __name__ == "__main__":`` in a script.
+    announce
+        Called with what is going to be done, before it is.
+    progress
+        Called with the share that is done.
+
+    Raises
+    ------
+    InputError
+        For a mistake in the table, a column, an option or the folder.
+    """
+    given = Roles(tuple(targets), tuple(auxiliary), tuple(ignore), group, weight, split, dict(errors or {}))
+    made = _table(table, given, test, missing)
+    options = options or Options()
+    plan = _plan(made, options)
+    path = Path(tempfile.mkdtemp(prefix="kinfolk-")) if out is None else Path(out)
+    began = time.time()
+    comparing = prepare(made, plan, path)
+    with open_run(path, resume) as run:
+        about = _about(comparing, plan)
+        _require_same(run, about)
+        run.write_json("plan.json", about | {"command": _command(), "threads": processes})
+        if announce is not None:
+            announce(announcement(comparing, processes))
+        outcome = compare(comparing, processes=processes, budget=budget, progress=progress)
+        return _finish(run, comparing, outcome.not_tried, time.time() - began)
+
+
+def _finish(run: Folder, comparing: Comparing, not_tried: list[str], seconds: float) -> Fitted:
+    model = hand_over(comparing)
+    if run.has("model/model.json"):
+        shutil.rmtree(run.path / "model")
+    model.save(run.path / "model")
+    before = run.read_json("run.json")["seconds"] if run.has("run.json") else 0.0
+    write_tables(run, comparing, {"not_tried": not_tried, "seconds": before + seconds})
+    verdict = conclude(run.path)
+    return Fitted(verdict, run.read_frame("comparison.parquet"), load(run.path / "model"), run.path)
+
+
+def _table(
+    table: pd.DataFrame | Path | str,
+    roles: Roles,
+    test: pd.DataFrame | Path | str | None,
+    missing: Sequence[str],
+) -> Table:
+    name = "DataFrame" if isinstance(table, pd.DataFrame) else Path(table).name
+    frame = table if isinstance(table, pd.DataFrame) else read(table, missing)
+    held = test if test is None or isinstance(test, pd.DataFrame) else read(test, missing)
+    return make_table(frame, roles, held, name)
+
+
+def _plan(table: Table, options: Options) -> Plan:
+    plan = plan_for(len(table.labels))
+    arms = (options.arms or plan.arms) + tuple(a for a in options.add if a not in plan.arms)
+    plan = plan.changed(
+        arms=arms, repeats=options.repeats, folds=options.folds, settings=options.settings, seed=options.seed,
+        device=options.device, one_network=options.one_network,
+    )  # fmt: skip
+    if options.inner is not None:
+        plan = plan.changed(inner=options.inner, held=options.inner)
+    for name, value, least in (("repeats", plan.repeats, 1), ("folds", plan.folds, 2), ("inner", plan.inner, 2)):
+        if value < least:
+            raise InputError(f"`{name}` must be at least {least}. Got {value}.")
+    return plan
+
+
+def _about(comparing: Comparing, plan: Plan) -> dict[str, Any]:
+    """What makes a run this run and no other, and what the report says about it."""
+    table = comparing.table
+    return {
+        "kinfolk": __version__,
+        "fingerprint": _fingerprint(table),
+        "plan": plan.to_dict(),
+        "tasks": [asdict(task) for task in table.tasks],
+        "data": {
+            "name": table.name,
+            "rows": len(table.labels),
+            "features": table.features.shape[1],
+            "groups": None if table.groups is None else len(np.unique(table.groups)),
+            "test_rows": None if table.test is None else int(table.test.sum()),
+        },
+        "warnings": [*table.warnings, *rare_classes(table, plan.folds)],
+        "versions": _versions(),
+        "seed": plan.seed,
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"python": platform.python_version(), "kinfolk": __version__} | {name: version(name) for name in LIBRARIES}
+
+
+def _fingerprint(table: Table) -> str:
+    """Of the contents of a table, so that a run is not resumed with another."""
+    digest = hashlib.sha256()
+    for frame in (table.features, pd.DataFrame(table.labels), pd.DataFrame({"weight": table.weight})):
+        digest.update(repr(list(frame.columns)).encode())
+        digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    for part in (table.groups, table.test):
+        digest.update(b"" if part is None else part.tobytes())
+    return digest.hexdigest()
+
+
+def _require_same(run: Folder, about: dict[str, Any]) -> None:
+    """Raises InputError when the folder holds a run of other data or another plan."""
+    if not run.has("plan.json"):
+        return
+    before = run.read_json("plan.json")
+    for what in ("fingerprint", "plan", "tasks"):
+        if before.get(what) != json.loads(json.dumps(about[what])):
+            name = {"fingerprint": "table", "plan": "plan (arms, splits, settings, seed)", "tasks": "targets"}[what]
+            raise InputError(f"--resume needs the same {name} as the run in {run.path}. Use another --out.")
+
+
+def _command() -> str:
+    name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    return shlex.join([name, *sys.argv[1:]])
