@@ -253,7 +253,7 @@ class Training:
         for source in self._random:
             source.update += 1
         self.updates += 1
-        return losses.value.detach(), weights.detach(), batch.present
+        return losses.value.detach(), weights.detach() * batch.present, batch.present
 
     def _losses(self, batch: Batch) -> Losses:
         network = self.network
