@@ -40,7 +40,7 @@ class NetworkArm:
     text
         Terms joined by ``+``. What is left out is ``mlp``, ``hard`` and ``fixed``.
     settings
-        How many settings it may choose from.
+        How many of :data:`SETTINGS` it may choose from, or the settings themselves.
     length
         How long its networks train.
     width
@@ -52,15 +52,18 @@ class NetworkArm:
         For an unknown term or argument, or two terms of one catalogue.
     """
 
-    def __init__(self, text: str, settings: int = 6, length: Length | None = None, width: int = 128) -> None:
+    def __init__(
+        self, text: str, settings: int | Sequence[Setting] = 6, length: Length | None = None, width: int = 128
+    ) -> None:
         self.terms = _by_catalogue(text)
         self.text = " + ".join(str(term) for term in parse(text))
         self.length = length or Length()
         self.width = width
         given = dict(self._trunk_term(0.0).arguments)
-        grid = [s for s in SETTINGS if "dropout" not in dict(self.terms.get("trunks", Term("mlp", ())).arguments)]
-        grid = grid or [{**s, "dropout": given["dropout"]} for s in SETTINGS]
-        self.settings: tuple[Setting, ...] = tuple(grid[:settings])
+        offered = SETTINGS[:settings] if isinstance(settings, int) else settings
+        grid = [s for s in offered if "dropout" not in dict(self.terms.get("trunks", Term("mlp", ())).arguments)]
+        grid = grid or [{**s, "dropout": given["dropout"]} for s in offered]
+        self.settings: tuple[Setting, ...] = tuple(grid)
         self.make({"dropout": 0.0})  # unknown arguments are found now
 
     @property

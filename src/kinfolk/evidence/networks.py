@@ -79,8 +79,8 @@ class NetworkPredictor:
         x = self.preparation.transform(inputs)
         found: list[np.ndarray | None] = [None] * len(self.tasks)
         for part in self.parts:
-            device = next(part.model.parameters()).device
-            chunks = [self._chunk(part, rows.to(device)) for rows in x.split(CHUNK)]
+            like = next(part.model.parameters())  # on its device, in its precision
+            chunks = [self._chunk(part, rows.to(like)) for rows in x.split(CHUNK)]
             for slot, column in enumerate(part.columns):
                 found[column] = np.concatenate([chunk[slot] for chunk in chunks])
         return found
