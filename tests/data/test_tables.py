@@ -115,6 +115,10 @@ def test_weight_group_ignore() -> None:
     assert list(out.features) == ["size", "colour", "passes", "Jitter:RAP"]
 
 
+def test_weights_written_as_text() -> None:
+    assert table(columns={"w": [f"{v}" for v in AT]}, weight="w").weight.tolist() == AT.tolist()
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
@@ -186,6 +190,7 @@ def test_too_many_classes() -> None:
         (np.where(AT == 3, np.inf, 1.0), ("infinite in data row 4",)),
         (["1"] * 11 + ["x"], ("numbers", "Data row 12", "'x'")),
         (np.zeros(ROWS), ("above 0",)),
+        ([""] * ROWS, ("missing in data row 1",)),
     ],
 )
 def test_weights_that_cannot_be(values: object, parts: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kinfolk.data.columns import as_text, is_numeric, is_truth, not_numbers, shown
+from kinfolk.data.columns import as_text, is_numeric, is_truth, not_numbers, parse_numbers, shown
 from kinfolk.data.tasks import Task
 from kinfolk.exceptions import InputError
 
@@ -17,6 +17,7 @@ _SPLIT_WORDS = {
 
 def weights(column: pd.Series) -> np.ndarray:
     """Weights of rows, float64 [row]: finite, not negative, not all 0."""
+    column = parse_numbers(column)
     if not (is_numeric(column) or is_truth(column)):
         odd = not_numbers(as_text(column))
         row, value = (int(odd.index[0]) + 1, odd.iloc[0])
