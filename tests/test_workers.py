@@ -237,7 +237,7 @@ def test_a_dead_worker_is_replaced(tmp_path: Path, how: str) -> None:
 @posix
 def test_an_item_that_kills_every_worker_is_named(tmp_path: Path) -> None:
     marker = tmp_path / "a"
-    with pytest.raises(RuntimeError, match=r"item 0, .*a', was killed by signal SIGKILL, 3 times.*memory"):
+    with pytest.raises(RuntimeError, match=r"item 0, .*a', was killed by signal 9 \(Killed\), 3 times.*memory"):
         workers.map(die, [str(marker)], workers=2)
     assert marker.read_text() == "xxx"
 

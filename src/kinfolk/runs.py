@@ -313,5 +313,7 @@ def _keep_names(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError:  # some network file systems cannot; the file itself is there
+        return
     finally:
         os.close(handle)

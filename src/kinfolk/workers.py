@@ -193,7 +193,8 @@ class _Pool:
         if kind == "died":
             self._workers.remove(worker)
             worker.kill()
-            self._start().give(job.again(worker))
+            job = job.again(worker)
+            self._start().give(job)
         elif kind == "raised":
             raise value
         elif kind == "result":
@@ -232,7 +233,9 @@ class _Job:
         if self.deaths + 1 < ATTEMPTS:
             return replace(self, deaths=self.deaths + 1)
         code = worker.process.exitcode or 0
-        how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = (
+            f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
+        )
         if not worker.ready:
             raise RuntimeError(f"A worker process could not start: it {how}, {ATTEMPTS} times. Use one worker.")
         raise RuntimeError(
@@ -299,7 +302,7 @@ def _starting() -> Iterator[None]:
         resource_tracker.ensure_running()  # its start, otherwise within ours, would lift the mask
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(settings)
-    # A worker would run the user's script again, up to its call of us. It does so only if it needs it: _load_main.
+    # A worker would run the user's script again, up to its call of us. It does so only if it needs it: _load_script.
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield
