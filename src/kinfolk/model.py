@@ -179,4 +179,4 @@ def _columns(task: Task, prediction: np.ndarray, proba: bool) -> dict[str, Any]:
 
 
 def _labels(classes: Sequence[Any], codes: np.ndarray) -> Any:
-    return pd.Series(list(classes))[codes].to_numpy()
+    return pd.Series(list(classes)).take(codes).to_numpy()

@@ -30,8 +30,8 @@ class Split:
 
     repeat: int
     fold: int
-    train: Int[np.ndarray, " row"]
-    test: Int[np.ndarray, " row"]
+    train: Int[np.ndarray, " train"]
+    test: Int[np.ndarray, " test"]
 
 
 def outer_splits(table: Table, repeats: int, folds: int, seed: int) -> list[Split]:
@@ -106,12 +106,12 @@ def _marks(labels: np.ndarray, tasks: Sequence[Task]) -> np.ndarray:
 
 
 def stop_rows(
-    rows: Int[np.ndarray, " row"],
+    rows: Int[np.ndarray, " some"],
     labels: Float[np.ndarray, "row task"],
     tasks: Sequence[Task],
     groups: Int[np.ndarray, " row"] | None,
     seed: int,
-) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " stop"]]:
     """Training rows parted into those that train and those (about a seventh) that stop."""
     parts = min(7, len(rows) if groups is None else len(np.unique(groups[rows])))
     if parts < 2:

@@ -42,8 +42,8 @@ class Job:
         Of all its random draws.
     """
 
-    train: Int[np.ndarray, " row"]
-    stop: Int[np.ndarray, " row"]
+    train: Int[np.ndarray, " train"]
+    stop: Int[np.ndarray, " stop"]
     setting: int
     seed: int
 
@@ -71,18 +71,17 @@ class Rows:
 
 
 class Predictor(Protocol):
-    """A fitted learner.
+    """A fitted learner."""
 
-    Attributes
-    ----------
-    parameters
-        How many numbers it learned, or None.
-    epochs
-        Passes over its rows until its best state; NaN where that means nothing.
-    """
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers it learned, or None."""
+        ...
 
-    parameters: int | None
-    epochs: float
+    @property
+    def epochs(self) -> float:
+        """Passes over its rows until its best state; NaN where that means nothing."""
+        ...
 
     def predict(self, inputs: Float[np.ndarray, "row feature"]) -> list[np.ndarray | None]:
         """One ``[row, size]`` per task: values, or probabilities. None for a task that it does not predict."""
@@ -132,21 +131,22 @@ class Surroundings:
 
 
 class Learner(Protocol):
-    """An arm or an opponent.
+    """An arm or an opponent."""
 
-    Attributes
-    ----------
-    text
-        How it is written.
-    role
-        "single-task", "sharing" or "opponent".
-    settings
-        The grid it may choose from, best known first.
-    """
+    @property
+    def text(self) -> str:
+        """How it is written."""
+        ...
 
-    text: str
-    role: str
-    settings: Sequence[Setting]
+    @property
+    def role(self) -> str:
+        """What it is compared as: "single-task", "sharing" or "opponent"."""
+        ...
+
+    @property
+    def settings(self) -> Sequence[Setting]:
+        """The grid it may choose from, best known first."""
+        ...
 
     def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
         """Fits all jobs, as many at once as pays."""
