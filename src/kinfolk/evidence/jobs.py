@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -70,6 +70,7 @@ class Rows:
     tasks: tuple[Task, ...]
 
 
+@runtime_checkable  # the tests check types
 class Predictor(Protocol):
     """A fitted learner."""
 
@@ -130,6 +131,7 @@ class Surroundings:
     together: bool = False
 
 
+@runtime_checkable
 class Learner(Protocol):
     """An arm or an opponent."""
 
