@@ -96,7 +96,7 @@ class Stack:
                 for slot, column in enumerate(self.members[number][1].columns):
                     groups.setdefault((self.settings[number], column), []).append((i, slot))
             for (setting, column), cells in groups.items():
-                mean = [_mean([table[i, slot] for i, slot in cells]) for table in (stop, train, weight)]
+                mean = [_mean([float(table[i, slot]) for i, slot in cells]) for table in (stop, train, weight)]
                 rows.append(
                     {"setting": setting, "task": self.problem.tasks[column].name, "update": int(updates[0])}
                     | dict(zip(("stop_loss", "train_loss", "weight"), mean, strict=True))
