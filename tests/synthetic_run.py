@@ -121,35 +121,77 @@ def _task(random: np.random.Generator, kind: str, gain: float, splits: int, rows
     classes = {"regression": [], "binary": ["no", "yes"], "multiclass": ["blue", "green", "red", "<i>violet</i>"]}
     values = {"single-task": single, "sharing": best, "hand-over": hand_over}
     return {
-        "kind": kind, "main": True, "classes": classes[kind], "error_name": ERROR[kind], "single_task": single, "best_arm": WEIGHTED,
-        "best": best, "difference": difference, "interval": [difference - half, difference + half], "p_value": 0.01 if clear else 0.4,
-        "p_value_raw": 0.005, "verdict": ("helped" if gain > 0 else "hurt") if clear else "no clear difference", "chosen_arm": "blend",
-        "hand_over": hand_over, "hand_over_difference": over, "hand_over_interval": [over - half * 0.8, over + half * 0.8],
-        "blend": dict(zip(members, (0.5, 0.3, 0.2), strict=True)), "opponents": opponents, "arms": arms,
-        "scores": {who: {score: 1 - error / 2 for score in names[kind]} for who, error in values.items()},
-        "baseline_beaten": True, "splits": splits, "splits_left_out": 0, "labelled_rows": rows,
-    }  # fmt: skip
+        "kind": kind,
+        "main": True,
+        "classes": classes[kind],
+        "error_name": ERROR[kind],
+        "single_task": single,
+        "best_arm": WEIGHTED,
+        "best": best,
+        "difference": difference,
+        "interval": [difference - half, difference + half],
+        "p_value": 0.01 if clear else 0.4,
+        "p_value_raw": 0.005,
+        "verdict": ("helped" if gain > 0 else "hurt") if clear else "no clear difference",
+        "chosen_arm": "blend",
+        "hand_over": hand_over,
+        "hand_over_difference": over,
+        "hand_over_interval": [over - half * 0.8, over + half * 0.8],
+        "blend": dict(zip(members, (0.5, 0.3, 0.2), strict=True)),
+        "opponents": opponents,
+        "arms": arms,
+        "scores": {who: dict.fromkeys(names[kind], 1 - error / 2) for who, error in values.items()},
+        "baseline_beaten": True,
+        "splits": splits,
+        "splits_left_out": 0,
+        "labelled_rows": rows,
+    }
 
 
 def _verdict(tasks: dict[str, Any], name: str, rows: int, splits: int) -> dict[str, Any]:
     gains = [100 * entry["difference"] / entry["single_task"] for entry in tasks.values()]
     mean, helped = float(np.mean(gains)), [n for n, e in tasks.items() if e["verdict"] == "helped"]
-    costs = {arm: {"parameters": None if role == "opponent" else 54_321, "train_seconds": 12.345, "predict_seconds_per_1000_rows": 0.0123}
-             for arm, role in ROLES.items()}  # fmt: skip
+    costs = {
+        arm: {
+            "parameters": None if role == "opponent" else 54_321,
+            "train_seconds": 12.345,
+            "predict_seconds_per_1000_rows": 0.0123,
+        }
+        for arm, role in ROLES.items()
+    }
     return {
-        "format": 1, "kinfolk": "0.1.0", "tasks": tasks,
+        "format": 1,
+        "kinfolk": "0.1.0",
+        "tasks": tasks,
         "overall": {
-            "delta_m_percent": mean, "interval": [mean - 3, mean + 3], "hand_over_delta_m_percent": mean + 4, "hand_over_interval": [mean, mean + 8],
-            "helped": helped, "hurt": [n for n, e in tasks.items() if e["verdict"] == "hurt"],
-            "recommendation": "Use the hand-over: on every task its error is at most that of single-task learning.", "costs": costs,
+            "delta_m_percent": mean,
+            "interval": [mean - 3, mean + 3],
+            "hand_over_delta_m_percent": mean + 4,
+            "hand_over_interval": [mean, mean + 8],
+            "helped": helped,
+            "hurt": [n for n, e in tasks.items() if e["verdict"] == "hurt"],
+            "recommendation": "Use the hand-over: on every task its error is at most that of single-task learning.",
+            "costs": costs,
         },
-        "statistics": {"test": "corrected resampled t-test", "splits": splits, "repeats": splits // 5, "folds": 5, "level": 0.05, "correction": "Holm"},
-        "failed": [], "not_tried": [], "warnings": [],
+        "statistics": {
+            "test": "corrected resampled t-test",
+            "splits": splits,
+            "repeats": splits // 5,
+            "folds": 5,
+            "level": 0.05,
+            "correction": "Holm",
+        },
+        "failed": [],
+        "not_tried": [],
+        "warnings": [],
         "data": {"name": name, "rows": rows, "features": 30, "encoded_features": 58, "groups": None, "test_rows": None},
         "plan": {"outer": f"{splits // 5} x 5 splits", "inner": 5, "settings": 6, "arms": list(ROLES)},
-        "versions": {"python": "3.11.2", "torch": "2.13.0", "scikit-learn": "1.7.2"}, "seed": 0, "threads": 1,
-        "command": f"kinfolk fit '{name}' --target {' --target '.join(list(tasks)[:3])} --out runs/example", "seconds": 187.6,
-    }  # fmt: skip
+        "versions": {"python": "3.11.2", "torch": "2.13.0", "scikit-learn": "1.7.2"},
+        "seed": 0,
+        "threads": 1,
+        "command": f"kinfolk fit '{name}' --target {' --target '.join(list(tasks)[:3])} --out runs/example",
+        "seconds": 187.6,
+    }
 
 
 def _comparison(random: np.random.Generator, tasks: dict[str, Any], splits: int) -> pd.DataFrame:
@@ -162,9 +204,23 @@ def _comparison(random: np.random.Generator, tasks: dict[str, Any], splits: int)
             luck = random.normal(0, 0.03)
             for arm, role, error in arms:
                 error = error * (1 + luck + random.normal(0, 0.02))
-                rows.append({"arm": arm, "role": role, "repeat": at // 5, "fold": at % 5, "task": task, "error_name": entry["error_name"],
-                             "error": error, "setting": json.dumps(SETTING), "chosen": "", "train_rows": 500, "judged_rows": 120,
-                             "epochs": 40.0, "seconds": 1.2})  # fmt: skip
+                rows.append(
+                    {
+                        "arm": arm,
+                        "role": role,
+                        "repeat": at // 5,
+                        "fold": at % 5,
+                        "task": task,
+                        "error_name": entry["error_name"],
+                        "error": error,
+                        "setting": json.dumps(SETTING),
+                        "chosen": "",
+                        "train_rows": 500,
+                        "judged_rows": 120,
+                        "epochs": 40.0,
+                        "seconds": 1.2,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -205,6 +261,17 @@ def _history(random: np.random.Generator, task: str) -> pd.DataFrame:
                 if "uncertainty" in arm
                 else np.ones(len(update))
             )
-            parts.append(pd.DataFrame({"arm": arm, "setting": json.dumps({"learning_rate": rate}), "task": task, "update": update,
-                                       "stop_loss": loss, "train_loss": loss * 0.8, "weight": moving}))  # fmt: skip
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "arm": arm,
+                        "setting": json.dumps({"learning_rate": rate}),
+                        "task": task,
+                        "update": update,
+                        "stop_loss": loss,
+                        "train_loss": loss * 0.8,
+                        "weight": moving,
+                    }
+                )
+            )
     return pd.concat(parts, ignore_index=True)

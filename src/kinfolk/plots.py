@@ -1,106 +1,34 @@
 """Every figure, once: plain frames and dicts in, a matplotlib figure out.
 
-Figures are drawn without pyplot's global state, on a transparent ground, in mid-tones that are legible on
-white and on black. :func:`svg` turns one into text that can stand inside a page: lines and letters take the
-colour of the text around them, names stay text, and the same figure always gives the same characters.
+:func:`svg` turns a figure into text that can stand inside a page; how all of them look is in :mod:`kinfolk.drawing`.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 
+from kinfolk.drawing import BLUE, GREY, HAND_OVER, INK, VERDICT_COLOURS, Mark, label, marks, style, svg
+
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
+    import pandas
 
-INK = "#010203"  # a colour that nobody draws with: svg() makes it the colour of the surrounding text
-FONT = "DejaVu Sans"  # comes with matplotlib, so that layout is the same everywhere; svg() then names the reader's font
-GREEN, RED, GREY = "#2a9d74", "#d9622b", "#7f8894"
-VERDICT_COLOURS = {"helped": GREEN, "hurt": RED}
-SHARING_COLOURS = ("#3a80c9", "#9467c8", "#2796a8", "#c9588f", "#5f8f2f", "#5a6fd0")
-OPPONENT_COLOURS = ("#b98a1d", "#d9622b", "#a8674a", "#c9588f")
-STYLE = {
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "axes.labelsize", "legend.fontsize", "font.size"), 8),
-    "font.family": FONT,
-    "svg.fonttype": "none",
-    "axes.formatter.useoffset": False,
-}
+__all__ = ["Mark", "calibration", "confusion", "differences", "errors", "learning", "marks", "predicted", "svg"]
 
 
-@dataclass(frozen=True)
-class Mark:
-    """How one arm is drawn, in every figure: colour, marker, the same marker as a character, and line style."""
-
-    colour: str
-    marker: str
-    sign: str
-    line: str = "-"
-
-
-HAND_OVER = Mark(INK, "o", "○")
-SHAPES = {"sharing": (("o", "●"),), "single-task": (("d", "♦"),), "opponent": (("s", "■"), ("^", "▲"), ("v", "▼"))}
-
-
-def marks(roles: Mapping[str, str]) -> dict[str, Mark]:
-    """Give every arm its mark, by role (``single-task``, ``sharing``, ``opponent``) and by order within the role."""
-    colours = {"sharing": SHARING_COLOURS, "single-task": (GREY, "#a8742c"), "opponent": OPPONENT_COLOURS}
-    seen = dict.fromkeys(SHAPES, 0)
-    result = {}
-    for arm, role in roles.items():
-        shape, count = SHAPES[role][seen[role] % len(SHAPES[role])], seen[role]
-        line = "--" if role == "single-task" else ("-", "-.", ":")[count // len(colours[role]) % 3]
-        result[arm] = Mark(colours[role][count % len(colours[role])], *shape, line=line)
-        seen[role] += 1
-    return result
-
-
-def label(text: object, width: int = 18) -> str:
-    """Make a user's name safe to draw: one line, no control characters, no mathtext, at most `width` characters.
-
-    >>> label("cost ($)")
-    'cost (\\\\$)'
-    >>> label("a name that goes on and on", 10)
-    'a name th…'
-    """
-    words = " ".join(str(text).encode("utf-8", "replace").decode().split())
-    shown = "".join(c if c.isprintable() else "�" for c in words)
-    shown = shown if len(shown) <= width else shown[: width - 1] + "…"
-    return shown.replace("$", r"\$")
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of all figures, whatever the user's own matplotlib settings are."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _task_rows(names: Sequence[str], signs: tuple[str, str]) -> tuple[Figure, Axes]:
+def _task_rows(names: Sequence[str], signs: tuple[str, str]) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
     """A figure with a row per task, the first on top, a line at zero and what its two sides mean."""
     height = 0.42 if len(names) <= 12 else 0.27
     figure, axes = _figure(4.2, 0.75 + height * max(len(names), 2))
@@ -110,22 +38,22 @@ def _task_rows(names: Sequence[str], signs: tuple[str, str]) -> tuple[Figure, Ax
     axes.spines["left"].set_visible(False)
     axes.hlines(range(len(names)), 0, 1, transform=axes.get_yaxis_transform(), color=INK, alpha=0.12, lw=0.5, zorder=0)
     axes.axvline(0, color=INK, lw=0.9, zorder=1)
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
     for sign, side, x in zip(signs, ("right", "left"), (-5, 5), strict=True):
-        axes.annotate(
-            sign, (0, 1), (x, 4), ("data", "axes fraction"), "offset points", ha=side, va="bottom", fontweight="bold"
-        )
+        axes.annotate(sign, (0, 1), (x, 4), **place, ha=side, va="bottom", fontweight="bold")
+    axes.set_xlabel("lower error than single-task, % of its error")
     return figure, axes
 
 
 def _limits(values: Sequence[float], centres: Sequence[float]) -> tuple[float, float]:
-    """Axis limits around zero that a few very wide values cannot blow up: at least a quarter lies on either side."""
-    wide = np.abs(np.asarray(values, float))
-    wide, most = wide[np.isfinite(wide)], np.nanmax(np.abs(centres), initial=0.0)
-    if not len(wide):
+    """Axis limits around zero that a few very wide values cannot blow up: at least a third lies on either side."""
+    known = np.array([value for value in values if math.isfinite(value)])
+    if not len(known):
         return -1.0, 1.0
-    bound = min(wide.max(), max(4 * float(np.median(wide)), 1.2 * most))
-    kept = np.clip(np.asarray(values, float), -bound, bound)
-    low, high = min(np.nanmin(kept), 0.0), max(np.nanmax(kept), 0.0)
+    most = max((abs(centre) for centre in centres if math.isfinite(centre)), default=0.0)
+    bound = max(4 * float(np.median(np.abs(known))), 1.2 * most)
+    kept = np.clip(known, -bound, bound)
+    low, high = min(kept.min(), 0.0), max(kept.max(), 0.0)
     low, high = min(low, -high / 2), max(high, -low / 2)
     pad = 0.06 * (high - low) or 1.0
     return float(low - pad), float(high + pad)
@@ -139,48 +67,60 @@ def percent(entry: Mapping[str, Any], key: str) -> list[float]:
 
 
 @style()
-def differences(tasks: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[float]] | None = None) -> Figure:
-    """Draw the difference to single-task learning with its interval, task by task, in percent of the single-task error.
+def differences(
+    tasks: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[float]] | None = None
+) -> matplotlib.figure.Figure:
+    """Draw each task's difference to single-task learning with its interval, in percent of the single-task error.
 
     Parameters
     ----------
     tasks
-        The tasks of a verdict, in the order in which they are drawn. Two rows each: the sharing arm in the colour of
-        the verdict, the hand-over as a ring.
+        The tasks of a verdict, in the order of drawing: sharing in the verdict's colour, below it the hand-over.
     splits
         The differences of the single outer splits, in percent, drawn as small dots.
     """
     figure, axes = _task_rows(list(tasks), ("sharing worse", "sharing better"))
-    found = [[percent(e, k) for k in ("difference", "interval", "hand_over_difference", "hand_over_interval")]
-             for e in tasks.values()]  # fmt: skip
+    keys = ("difference", "interval", "hand_over_difference", "hand_over_interval")
+    found = [[percent(entry, key) for key in keys] for entry in tasks.values()]
     centres = [row[at][0] for row in found for at in (0, 2)]
     axes.set_xlim(*_limits([v for row in found for part in row for v in part], centres))
-    for y, (entry, name, row) in enumerate(zip(tasks.values(), tasks, found, strict=True)):
+    for y, (name, row) in enumerate(zip(tasks, found, strict=True)):
         dots = np.asarray((splits or {}).get(name, ()), float)
-        axes.plot(dots, np.full(len(dots), y - 0.14), ".", ms=2.5, color=INK, alpha=0.3, mew=0)
-        colour = VERDICT_COLOURS.get(str(entry.get("verdict")), GREY)
-        _interval(axes, y - 0.14, row[0][0], row[1], Mark(colour, "o", "●"), 2.4)
-        _interval(axes, y + 0.2, row[2][0], row[3], HAND_OVER, 1.0)
-    axes.set_xlabel("lower error than single-task, % of its error")
+        axes.plot(dots, np.full(len(dots), y - 0.36), ".", ms=3.5, color=INK, alpha=0.35, mew=0)
+        colour = VERDICT_COLOURS.get(str(tasks[name].get("verdict")), GREY)
+        _interval(axes, y - 0.12, row[0][0], row[1], Mark(colour, "o", "●"))
+        _interval(axes, y + 0.2, row[2][0], row[3], HAND_OVER)
     return figure
 
 
-def _interval(axes: Axes, y: float, centre: float, interval: Sequence[float], mark: Mark, width: float) -> None:
+def _interval(axes: matplotlib.axes.Axes, y: float, centre: float, ends: Sequence[float], mark: Mark) -> None:
     """A point with its interval; an arrow head where the interval leaves the axis."""
-    left, right = axes.get_xlim()
     if not math.isfinite(centre):
         return
-    axes.plot(np.clip(interval, left, right), [y, y], color=mark.colour, lw=width, solid_capstyle="butt")
-    hollow = mark == HAND_OVER
-    shape = {"ms": 4 if hollow else 6, "mfc": "none" if hollow else mark.colour, "color": mark.colour}
-    axes.plot(np.clip(centre, left, right), y, mark.marker, clip_on=False, **shape)
-    for beyond, edge, head in ((interval[0] < left, left, "<"), (interval[1] > right, right, ">")):
+    left, right = axes.get_xlim()
+    width, size, fill = (1.0, 4, "none") if mark == HAND_OVER else (2.4, 6, mark.colour)
+    axes.plot(np.clip(ends, left, right), [y, y], color=mark.colour, lw=width, solid_capstyle="butt")
+    axes.plot(np.clip(centre, left, right), y, mark.marker, clip_on=False, ms=size, mfc=fill, color=mark.colour)
+    for beyond, edge, head in ((ends[0] < left, left, "<"), (ends[1] > right, right, ">")):
         if beyond:
             axes.plot(edge, y, head, ms=4, color=mark.colour, clip_on=False)
 
 
+def split_differences(comparison: pandas.DataFrame | None) -> dict[str, list[float]]:
+    """Per task the difference of every outer split, in percent of the mean single-task error."""
+    rows = comparison[comparison["role"] == "procedure"] if comparison is not None else None
+    if rows is None or not {"single-task", "sharing"} <= set(rows["arm"]):
+        return {}
+    wide = rows.pivot_table(index=["task", "repeat", "fold"], columns="arm", values="error")
+    mean = wide["single-task"].groupby(level="task").transform("mean")
+    shown = (100 * (wide["single-task"] - wide["sharing"]) / mean).dropna()
+    return {str(name): list(part) for name, part in shown.groupby(level="task") if len(part) > 1}
+
+
 @style()
-def errors(tasks: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mark], legend: bool = True) -> Figure:
+def errors(
+    tasks: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mark], legend: bool = True
+) -> matplotlib.figure.Figure:
     """Draw every arm's error of every task against the single-task error, in percent; to the right is better.
 
     Parameters
@@ -196,17 +136,17 @@ def errors(tasks: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mark], leg
     found = [_against_single(entry, arms) for entry in tasks.values()]
     axes.set_xlim(*_limits([v for row in found for v in row.values()], [row.get("hand-over", 0.0) for row in found]))
     left, right = axes.get_xlim()
-    lanes = {"o": -0.16, "d": 0.0}  # opponents lie below
+    named = set()
     for y, row in enumerate(found):
         for arm, value in row.items():
             mark = arms.get(arm, HAND_OVER)
-            hollow, lane = mark == HAND_OVER, 0.0 if mark == HAND_OVER else lanes.get(mark.marker, 0.16)
+            size, edge, fill = (8, 0.9, "none") if mark == HAND_OVER else (5, 0, mark.colour)
             shape = mark.marker if left <= value <= right else "<" if value < left else ">"
-            fill = {"ms": 9 if hollow else 5, "mfc": "none" if hollow else mark.colour, "color": mark.colour}
-            fill |= {"mew": 0.9 if hollow else 0, "clip_on": False, "label": "" if y else label(arm, 60)}
-            axes.plot(np.clip(value, left, right), y + lane, shape, ls="none", **fill)
-    axes.set_xlabel("lower error than single-task, % of its error")
-    if legend:
+            (dot,) = axes.plot(np.clip(value, left, right), y + mark.lane, shape, color=mark.colour, clip_on=False)
+            dot.set(markersize=size, markeredgewidth=edge, markerfacecolor=fill)
+            dot.set_label("" if arm in named else label(arm, 60))
+            named.add(arm)
+    if legend and axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower left", ncols=1)
     return figure
 
@@ -214,22 +154,19 @@ def errors(tasks: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mark], leg
 def _against_single(entry: Mapping[str, Any], arms: Mapping[str, Mark]) -> dict[str, float]:
     values = {**(entry.get("arms") or {}), **(entry.get("opponents") or {})}
     values = {arm: values[arm] for arm in arms if arm in values} | {"hand-over": entry.get("hand_over")}
-    single = entry.get("single_task")
-    if not single or not math.isfinite(single):
-        return {}
-    shown = {arm: 100 * (single - value) / single for arm, value in values.items() if value is not None}
+    shown = {arm: 100 - percent({**entry, "error": value}, "error")[0] for arm, value in values.items()}
     return {arm: value for arm, value in shown.items() if math.isfinite(value)}
 
 
 @style()
-def predicted(target: np.ndarray, prediction: np.ndarray, most: int = 2000) -> Figure:
-    """Draw predicted against true values of a regression task; of more than `most` rows an even sample by true value."""
+def predicted(target: np.ndarray, prediction: np.ndarray, most: int = 2000) -> matplotlib.figure.Figure:
+    """Draw predicted against true values of regression; of more than `most` rows an even sample by true value."""
     order = np.argsort(target, kind="stable")
     order = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).astype(int))]
     figure, axes = _figure(3.1, 2.9)
     x, y = target[order], prediction[order]
     dots = {"s": 30 if len(x) < 100 else 12, "alpha": 0.65 if len(x) < 300 else 0.4, "lw": 0}
-    axes.scatter(x, y, color=SHARING_COLOURS[0], rasterized=len(x) > 300, **dots)
+    axes.scatter(x, y, color=BLUE, rasterized=len(x) > 300, **dots)
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     axes.plot([low, high], [low, high], color=INK, lw=0.8, ls=(0, (4, 3)))
     axes.set(xlabel="true", ylabel="predicted", box_aspect=1)
@@ -237,7 +174,9 @@ def predicted(target: np.ndarray, prediction: np.ndarray, most: int = 2000) -> F
 
 
 @style()
-def calibration(target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None = None, bins: int = 10) -> Figure:
+def calibration(
+    target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None = None, bins: int = 10
+) -> matplotlib.figure.Figure:
     """Draw how often a binary task's predicted probabilities come true, in `bins` groups of equally many rows.
 
     The bars are Wilson's 95 % interval (1927); the strip at the bottom shows how the predictions are spread.
@@ -252,8 +191,8 @@ def calibration(target: np.ndarray, prediction: np.ndarray, weight: np.ndarray |
     half = 1.96 * np.sqrt(came * (1 - came) / count + 0.96 / count**2) / (1 + 3.84 / count)
     figure, axes = _figure(3.1, 2.9)
     axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=(0, (4, 3)))
-    axes.vlines(said, centre - half, centre + half, color=SHARING_COLOURS[0], lw=1.2)
-    axes.plot(said, came, "o-", color=SHARING_COLOURS[0], lw=1.2, ms=4)
+    axes.vlines(said, centre - half, centre + half, color=BLUE, lw=1.2)
+    axes.plot(said, came, "o-", color=BLUE, lw=1.2, ms=4)
     share, edges = np.histogram(prediction, bins=25, range=(0, 1), weights=weight)
     axes.bar(edges[:-1], 0.15 * share / share.max(), 0.04, align="edge", color=INK, alpha=0.22, lw=0)
     axes.set(xlabel="predicted probability", ylabel="share that came true", box_aspect=1, xlim=(0, 1), ylim=(0, 1))
@@ -261,7 +200,9 @@ def calibration(target: np.ndarray, prediction: np.ndarray, weight: np.ndarray |
 
 
 @style()
-def confusion(target: np.ndarray, prediction: np.ndarray, classes: Sequence[object], most: int = 8) -> Figure:
+def confusion(
+    target: np.ndarray, prediction: np.ndarray, classes: Sequence[object], most: int = 8
+) -> matplotlib.figure.Figure:
     """Draw which classes are taken for which, in percent of each true class; beyond the `most` frequent ones, as one.
 
     Parameters
@@ -279,8 +220,8 @@ def confusion(target: np.ndarray, prediction: np.ndarray, classes: Sequence[obje
     table = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
     figure, axes = _figure(3.1, 2.9)
     # the colour is one mid-tone, more or less of it: darker than white in light mode, lighter than black in dark mode
-    paint = np.zeros((*table.shape, 4)) + (*(int(SHARING_COLOURS[0][at : at + 2], 16) / 255 for at in (1, 3, 5)), 0)
-    paint[..., 3] = 0.7 * table / 100
+    paint = np.empty((*table.shape, 4))
+    paint[..., :3], paint[..., 3] = [int(BLUE[at : at + 2], 16) / 255 for at in (1, 3, 5)], 0.7 * table / 100
     axes.imshow(paint, aspect="equal", interpolation="nearest")
     for (row, column), value in np.ndenumerate(table):
         if value >= 0.5:
@@ -293,15 +234,31 @@ def confusion(target: np.ndarray, prediction: np.ndarray, classes: Sequence[obje
     return figure
 
 
-def best_settings(history: pd.DataFrame) -> pd.DataFrame:
-    """Keep, of the history of one task, each arm's setting that reached the lowest loss on the stopping rows."""
-    lowest = history.groupby(["arm", "setting"], sort=False)["stop_loss"].min().dropna()
-    kept = lowest.loc[lowest.groupby(level="arm", sort=False).idxmin()].index
-    return history[history.set_index(["arm", "setting"]).index.isin(kept)].sort_values("update", kind="stable")
+def best_settings(history: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
+    """Each arm's lines of the history of one task, in the setting that had the lowest loss on the stopping rows."""
+    found: dict[str, tuple[float, pandas.DataFrame]] = {}
+    for at in history.groupby(["arm", "setting"], sort=False).indices.values():
+        line = history.iloc[at].sort_values(by="update", kind="stable")
+        arm, losses = str(line["arm"].iloc[0]), line["stop_loss"].to_numpy(float)
+        lowest = float(np.min(losses[np.isfinite(losses)], initial=math.inf))
+        if lowest < found.get(arm, (math.inf,))[0]:
+            found[arm] = lowest, line
+    return {arm: line for arm, (_, line) in found.items()}
+
+
+def moving(history: pandas.DataFrame | None) -> pandas.DataFrame | None:
+    """The history of those arms whose task weights change."""
+    if history is None or not len(history):
+        return None
+    weights = history.groupby(["arm", "setting", "task"])["weight"]
+    low, high = (np.asarray(weights.transform(end), float) for end in ("min", "max"))
+    return history.loc[history["arm"].isin(history.loc[high - low > 1e-6 * np.abs(high), "arm"].unique())]
 
 
 @style()
-def learning(history: pd.DataFrame, arms: Mapping[str, Mark], value: str = "stop_loss", legend: bool = True) -> Figure:
+def learning(
+    history: pandas.DataFrame, arms: Mapping[str, Mark], value: str = "stop_loss", legend: bool = True
+) -> matplotlib.figure.Figure:
     """Draw, for one task, `value` (``"stop_loss"`` or ``"weight"``) against the update, a line per arm.
 
     Parameters
@@ -310,58 +267,17 @@ def learning(history: pd.DataFrame, arms: Mapping[str, Mark], value: str = "stop
         Rows of one task: ``arm``, ``setting``, ``update`` and `value`; of each arm the best setting is drawn.
     """
     figure, axes = _figure(3.1, 2.2)
-    rows = best_settings(history)
-    for arm, line in rows.groupby("arm", sort=False):
-        mark = arms.get(str(arm), HAND_OVER)
-        axes.plot(line["update"], line[value], ls=mark.line, color=mark.colour, lw=1.3, label=label(arm, 40))
-        if value == "stop_loss" and line[value].notna().any():
-            best = line.loc[line[value].idxmin()]
-            axes.plot(best["update"], best[value], mark.marker, ms=4.5, color=mark.colour)
-    if value == "stop_loss":  # the first steps fall so far that they would hide the rest
-        later = rows.loc[rows["update"] >= 0.1 * rows["update"].max(), value]
-        low, high = rows[value].min(), later.quantile(0.99)
-        axes.set_ylim(low - 0.08 * (high - low), high + 0.25 * (high - low)) if high > low else None
     axes.set(xlabel="update", ylabel="loss on stopping rows" if value == "stop_loss" else "task weight")
-    if legend:
+    settled = []
+    for arm, line in best_settings(history).items():
+        mark, x, y = arms.get(arm, HAND_OVER), line["update"].to_numpy(float), line[value].to_numpy(float)
+        axes.plot(x, y, ls=mark.line, color=mark.colour, lw=1.3, label=label(arm, 40))
+        settled += [*y[(x >= 0.1 * x.max()) & np.isfinite(y)]]
+        if value == "stop_loss":
+            axes.plot(x[np.nanargmin(y)], np.nanmin(y), mark.marker, ms=4.5, color=mark.colour, mew=0)
+    if value == "stop_loss" and settled:  # the first steps fall so far that they would hide the rest
+        low, high = min(settled), float(np.quantile(settled, 0.99))
+        axes.set_ylim(low - 0.08 * (high - low), high + 0.25 * (high - low) or 1.0)
+    if legend and axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper left", ncols=1)
     return figure
-
-
-SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-
-
-def svg(figure: Figure, description: str = "") -> str:
-    """Write a figure as SVG text that can stand inside an HTML page, without any reference to elsewhere.
-
-    Parameters
-    ----------
-    description
-        What the figure says, for readers who do not see it (``aria-label``). Figures of one page need different
-        descriptions, so that the names inside them differ too.
-    """
-    import matplotlib
-
-    text = io.StringIO()
-    with style(), warnings.catch_warnings():
-        # a name in another script: matplotlib's font lacks its letters, but the reader's browser has them
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        matplotlib.rcParams["svg.hashsalt"] = description
-        figure.savefig(text, format="svg", dpi=180, metadata={"Date": None})
-    root = ElementTree.fromstring(text.getvalue())
-    _clean(root)
-    root.attrib |= {"role": "img", "aria-label": description, "style": "stroke-linejoin: round"}
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _clean(root: ElementTree.Element) -> None:
-    """Drop what is only for stand-alone files (its style sheet would change the page), and take the page's colour."""
-    for element in list(root.iter()):
-        element.tag = element.tag.removeprefix(SVG)
-        if element.tag == "g":
-            element.attrib.pop("id", None)
-        if LINK in element.attrib:
-            element.attrib["href"] = element.attrib.pop(LINK)
-        for key, value in element.attrib.items():
-            element.attrib[key] = value.replace(INK, "currentColor").replace(f"'{FONT}'", "system-ui, sans-serif")
-        for child in [c for c in element if c.tag in (f"{SVG}metadata", f"{SVG}style")]:
-            element.remove(child)
