@@ -1,0 +1,127 @@
+"""Hard sharing, single-task learning, heads, and which slices serve which task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kinfolk import replicas
+from kinfolk.data.tasks import Task
+from kinfolk.sharing import Hard, Independent
+from kinfolk.sharing.base import Outputs, Sharing, reach
+from kinfolk.sharing.heads import Heads
+from kinfolk.trunks import FromModules, Mlp
+from kinfolk.trunks.base import Trunk
+from kinfolk.trunks.stages import Linear
+
+TASKS = (Task("a", "regression"), Task("b", "multiclass", ("x", "y", "z")), Task("c", "regression"))
+INPUTS = torch.Size([5])
+
+
+def test_hard_shares_the_trunk_and_nothing_else() -> None:
+    model = Hard().setup(Mlp(6), TASKS, INPUTS)
+    outputs = model(torch.randn(1, 4, 5))
+    assert all(feature is outputs.features[0] for feature in outputs.features)
+    found = reach(model, torch.randn(1, 3, 5))
+    for name, slices in found.items():
+        if name.startswith("trunk"):
+            assert slices.tolist() == [[True, True, True]], name
+    groups = [found["heads.layers.0.weight"].tolist(), found["heads.layers.1.weight"].tolist()]
+    assert groups == [[[True, False, False], [False, False, True]], [[False, True, False]]]
+
+
+def test_the_last_shared_layer() -> None:
+    model = Hard().setup(Mlp(6, depth=3), TASKS, INPUTS)
+    assert [tuple(p.shape) for p in model.last_shared()] == [(1, 6, 6), (1, 1, 6)]
+    assert all(a is b for a, b in zip(model.last_shared(), model.trunk[-1].parameters(), strict=True))
+    model = Hard().setup(FromModules([nn.Linear(5, 4), nn.Tanh()]), TASKS, INPUTS)
+    assert [tuple(p.shape) for p in model.last_shared()] == [(1, 4, 5), (1, 4)]  # the layer before the activation
+
+
+def test_hard_flattens_what_the_trunk_leaves() -> None:
+    model = Hard().setup(FromModules([nn.Conv2d(1, 2, 3)]), TASKS, torch.Size([1, 6, 6]))
+    assert model(torch.randn(1, 4, 1, 6, 6)).features[0].shape == (1, 4, 2 * 4 * 4)
+
+
+def test_a_task_starts_alike_whatever_is_learned_beside_it() -> None:
+    """A head is drawn by its task's name: adding a task, or their order, changes no other head."""
+
+    def head(tasks: Sequence[Task], name: str) -> Tensor:
+        with replicas.own("network", 0):
+            model = Hard().setup(Mlp(6), tasks, INPUTS)
+        at = [task.name for task in tasks].index(name)
+        return model(torch.ones(1, 1, 5)).tasks[at]
+
+    for tasks in (TASKS[:1], TASKS[::-1], TASKS[::2]):
+        torch.testing.assert_close(head(tasks, "a"), head(TASKS, "a"))
+
+
+def test_independent_is_one_problem_per_main_task() -> None:
+    tasks = (*TASKS, Task("help", "regression", main=False))
+    assert Independent().problems(tasks) == [(0,), (1,), (2,)]
+    assert Hard().problems(tasks) == [(0, 1, 2, 3)]
+    with pytest.raises(ValueError, match=r"one task per problem\. Got 3"):
+        Independent().setup(Mlp(6), TASKS, INPUTS)
+
+
+def test_independent_is_hard_for_one_task() -> None:
+    x = torch.randn(1, 4, 5)
+    outputs = []
+    for kind in (Hard, Independent):
+        with replicas.own("network", 0):
+            outputs.append(kind().setup(Mlp(6), TASKS[1:2], INPUTS)(x).tasks[0])
+    assert torch.equal(*outputs)
+
+
+def test_heads_that_read_different_features() -> None:
+    heads = replicas.stack([Heads(TASKS, 6) for _ in range(2)])
+    features = [torch.randn(2, 4, 6) for _ in TASKS]
+    outputs = heads(features)
+    for i in range(len(TASKS)):
+        alike = heads([features[i]] * len(TASKS))
+        torch.testing.assert_close(outputs.tasks[i], alike.tasks[i])
+    assert outputs.features is features
+
+
+class Towers(Sharing):
+    """A shared first layer at rest, and a layer for each task, all started at 0."""
+
+    def setup(self, trunk: Trunk, tasks: Sequence[Task], inputs: torch.Size) -> Towers:
+        self.first = Linear(5, 2)
+        self.own = replicas.stack([Linear(2, 2) for _ in tasks])
+        self.heads = Heads(tasks, 2)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        self.unused = nn.Parameter(torch.zeros(1, 3))
+        return self
+
+    def forward(self, inputs: Tensor, preference: Tensor | None = None) -> Outputs:
+        x = self.first(inputs).relu()
+        return self.heads([tower.relu() for tower in self.own.fan(x)])
+
+
+def test_reach_is_not_fooled_by_zeros_at_rest() -> None:
+    model = Towers().setup(Mlp(2), TASKS, INPUTS)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    found = reach(model, torch.randn(1, 16, 5))
+    assert found["first.weight"].tolist() == [[True, True, True]]
+    assert found["own.weight"].tolist() == torch.eye(3, dtype=torch.bool).tolist()
+    assert found["own.bias"].tolist() == torch.eye(3, dtype=torch.bool).tolist()
+    assert found["unused"].tolist() == [[False, False, False]]
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_reach_leaves_the_mode_and_the_generator_alone() -> None:
+    model = Hard().setup(Mlp(6, dropout=0.5, norm="batch"), TASKS, INPUTS)
+    state = {name: t.clone() for name, t in model.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    reach(model, torch.randn(1, 2, 5, generator=torch.Generator()))
+    assert torch.equal(torch.rand(2), expected)
+    assert model.training
+    assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())

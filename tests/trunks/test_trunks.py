@@ -1,0 +1,112 @@
+"""Every trunk of the catalogue, and what is particular to each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import kinfolk.trunks
+from kinfolk import replicas
+from kinfolk.trunks import FromModules, Mlp
+from kinfolk.trunks.base import Trunk
+from kinfolk.trunks.stages import Chain
+
+FOUND: list[type[Trunk]] = [v for v in vars(kinfolk.trunks).values() if isinstance(v, type) and issubclass(v, Trunk)]
+# How a trunk is made that cannot be made without arguments, and the shape of a row where it is not [5].
+MADE: dict[str, Callable[[], Trunk]] = {
+    "FromModules": lambda: FromModules([nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)])
+}
+INPUTS: dict[str, tuple[int, ...]] = {}
+
+
+@pytest.fixture(params=FOUND, ids=lambda kind: kind.__name__)
+def trunk(request: pytest.FixtureRequest) -> tuple[Trunk, torch.Size]:
+    name = request.param.__name__
+    make: Callable[[], Trunk] = MADE.get(name, request.param)
+    return make(), torch.Size(INPUTS.get(name, (5,)))
+
+
+def test_stages_map_copies_to_copies(trunk: tuple[Trunk, torch.Size]) -> None:
+    made, inputs = trunk
+    stages = made.build(inputs)
+    assert len(stages.modules) == len(stages.sizes) > 0
+    x = torch.randn(1, 7, *inputs)
+    for stage, size in zip(stages.modules, stages.sizes, strict=True):
+        x = stage(x)
+        assert x.shape[:2] == (1, 7)
+        assert x[0, 0].numel() == size
+
+
+def test_every_tensor_leads_with_one_copy(trunk: tuple[Trunk, torch.Size]) -> None:
+    for stage in trunk[0].build(trunk[1]).modules:
+        assert all(len(tensor) == 1 for _, tensor in replicas.tensors(stage))
+        assert all(p.ndim for p in stage.parameters())
+
+
+def test_a_stack_computes_what_its_copies_compute(trunk: tuple[Trunk, torch.Size]) -> None:
+    made, inputs = trunk
+    apart = [nn.Sequential(*made.build(inputs).modules) for _ in range(3)]
+    together = replicas.stack([copy.deepcopy(one) for one in apart])
+    x = torch.randn(3, 7, *inputs)
+    for training in (True, False):
+        alone = torch.cat([one.train(training)(x[i : i + 1]) for i, one in enumerate(apart)])
+        torch.testing.assert_close(together.train(training)(x), alone)
+
+
+def test_a_recipe_makes_new_layers_each_time(trunk: tuple[Trunk, torch.Size]) -> None:
+    one, other = (nn.Sequential(*trunk[0].build(trunk[1]).modules) for _ in range(2))
+    assert not {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu", "gelu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("norm", [None, "layer", "batch"])
+def test_mlp_options(activation: str, norm: str | None) -> None:
+    stages = Mlp(6, depth=3, activation=activation, dropout=0.2, norm=norm).build(torch.Size([2, 4])).modules
+    x = nn.Sequential(*stages)(torch.randn(1, 7, 2, 4))
+    assert x.shape == (1, 7, 6)
+
+
+def test_mlp_is_the_network_that_it_says() -> None:
+    stages = Mlp(6, depth=2, activation="tanh").build(torch.Size([4])).modules
+    x = torch.randn(1, 7, 4)
+    y = x
+    for stage in stages:
+        assert isinstance(stage, Chain)
+        y = (y @ stage[0].get_parameter("weight") + stage[0].get_parameter("bias")).tanh()
+    torch.testing.assert_close(nn.Sequential(*stages)(x), y)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"width": 0}, "at least 1"),
+        ({"depth": 0}, "at least 1"),
+        ({"dropout": 1.0}, r"in \[0, 1\)"),
+        ({"activation": "swish"}, "must be one of silu"),
+        ({"norm": "group"}, "must be one of layer"),
+    ],
+)
+def test_mlp_refuses(arguments: dict, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Mlp(**arguments)
+
+
+def test_from_modules_keeps_weights_and_leaves_the_users_alone() -> None:
+    module = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)).eval()
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+    stages = FromModules(module).build(torch.Size([5])).modules
+    x = torch.randn(1, 7, 5)
+    torch.testing.assert_close(stages[1].eval()(stages[0].eval()(x))[0], module(x[0]))
+    stages[1].train()(stages[0](x)).sum().backward()
+    assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+    assert not module.training
+
+
+def test_from_modules_needs_a_module() -> None:
+    with pytest.raises(ValueError, match="at least one module"):
+        FromModules([])
