@@ -26,7 +26,7 @@ INPUTS: dict[str, tuple[int, ...]] = {}
 @pytest.fixture(params=FOUND, ids=lambda kind: kind.__name__)
 def trunk(request: pytest.FixtureRequest) -> tuple[Trunk, torch.Size]:
     name = request.param.__name__
-    make: Callable[[], Trunk] = MADE.get(name, request.param)
+    make = MADE.get(name) or request.param
     return make(), torch.Size(INPUTS.get(name, (5,)))
 
 
