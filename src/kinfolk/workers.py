@@ -7,6 +7,7 @@ time; the parent alone decides what comes next. Nothing is lost when a worker di
 from __future__ import annotations
 
 import io
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,7 @@ import traceback
 import types
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection, resource_tracker
 from typing import Any
@@ -128,7 +129,7 @@ class _Queue:
     def __init__(self, items: Iterable[Any]) -> None:
         self._first = iter(items)
         self._more: deque[Any] = deque()
-        self._count = 0
+        self._numbers = itertools.count()
 
     def append(self, items: Iterable[Any]) -> None:
         self._more.extend(items)
@@ -139,14 +140,12 @@ class _Queue:
             if not self._more:
                 return None
             item = self._more.popleft()
-        self._count += 1
-        return self._count - 1, item
+        return next(self._numbers), item
 
 
 def _here(function: Callable[[Any], Any], queue: _Queue) -> Generator[tuple[int, Any], None, None]:
     while (taken := queue.take()) is not None:
-        index, item = taken
-        yield index, function(item)
+        yield taken[0], function(taken[1])
 
 
 def _elsewhere(function: Callable[[Any], Any], queue: _Queue, workers: int) -> Generator[tuple[int, Any], None, None]:
@@ -206,7 +205,6 @@ class _Pool:
         """Let idle workers end by themselves."""
         for worker in self._workers:
             worker.pipe.close()
-        for worker in self._workers:
             worker.process.join(timeout=5)
 
     def kill(self) -> None:
@@ -285,10 +283,8 @@ class _Worker:
         self.process.join()
 
     def _send(self, content: bytes) -> None:
-        try:
+        with suppress(OSError):  # it died; `receive` says so
             self.pipe.send_bytes(content)
-        except OSError:  # it died; `receive` says so
-            return
 
 
 @contextmanager
