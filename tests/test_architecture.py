@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "kinfolk"
 
-# In a catalogue every file but these bases, which come first, is one method, and methods never import each other.
+# The other files of a folder, side by side: in a catalogue the methods, which never import each other.
 METHODS = "*"
 
 # room -> its files in order (a folder), or None (a single module).
@@ -61,6 +61,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "jobs",
         "intervals",
         "blend",
+        "taskwise",
         "opponents",
         "features",
         "length",
@@ -70,8 +71,10 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "plan",
         "learners",
         "fitting",
+        "estimate",
         "judging",
         "compare",
+        "wording",
         "verdict",
     ),
     "evolution": ("base", METHODS),
@@ -79,8 +82,10 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "drawing": None,
     "plots": None,
     "report": None,
+    "handing": None,
+    "conclusion": None,
     "fit": None,
-    "estimators": None,
+    "estimators": ("labels", "base", "regressor", "classifier", "mixed", "folds"),
     "studies": ("base", METHODS),
     "cli": None,
 }
