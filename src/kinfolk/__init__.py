@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinfolk.estimators import MultiTaskClassifier as MultiTaskClassifier
     from kinfolk.estimators import MultiTaskEstimator as MultiTaskEstimator
+    from kinfolk.estimators import MultiTaskKFold as MultiTaskKFold
     from kinfolk.estimators import MultiTaskRegressor as MultiTaskRegressor
     from kinfolk.fit import Fitted as Fitted
     from kinfolk.fit import fit as fit
@@ -21,9 +22,10 @@ _HOMES = {
     "load": "kinfolk.model",
     "MultiTaskClassifier": "kinfolk.estimators",
     "MultiTaskEstimator": "kinfolk.estimators",
+    "MultiTaskKFold": "kinfolk.estimators",
     "MultiTaskRegressor": "kinfolk.estimators",
 }
-__all__ = ["MultiTaskClassifier", "MultiTaskEstimator", "MultiTaskRegressor", "fit", "load"]
+__all__ = ["MultiTaskClassifier", "MultiTaskEstimator", "MultiTaskKFold", "MultiTaskRegressor", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:

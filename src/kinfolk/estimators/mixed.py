@@ -1,0 +1,155 @@
+"""Numbers and classes of a row, predicted by one network."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, no_type_check
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_consistent_length
+
+from kinfolk.data.errors import error
+from kinfolk.estimators import labels
+from kinfolk.estimators.base import MultiTaskBase, row_weights
+
+
+class MultiTaskEstimator(MultiTaskBase):
+    """A network that learns regression, binary and multiclass tasks together; labels may have gaps.
+
+    Parameters
+    ----------
+    kinds
+        The kind of each task: "regression", "binary", "multiclass", or None to find it out; a dict by the name of
+        the task (others are found out), or a sequence. None: all are found out, as for tables: two values make a
+        binary task, numbers with more of them a regression, texts a multiclass task.
+    sharing, balancing, penalty, trunk, width, encoding, learning_rate, weight_decay, dropout, epochs, updates, \
+batch_size, patience, members, random_state, device
+        As of :class:`MultiTaskRegressor`.
+
+    Attributes
+    ----------
+    tasks_ : tuple of Task
+        Names, kinds and classes.
+    n_outputs_, n_features_in_, feature_names_in_, history_, predictor_
+        As of :class:`MultiTaskRegressor`.
+
+    Raises
+    ------
+    ValueError
+        From :meth:`fit`, for a parameter outside its range, a method that does not exist, or labels that do not fit
+        their kind.
+
+    Examples
+    --------
+    >>> X = np.arange(40.0).reshape(20, 2)
+    >>> y = pd.DataFrame({"size": X[:, 0] / 2, "long": np.where(X[:, 0] > 20, "yes", "no")})
+    >>> model = MultiTaskEstimator(updates=50, epochs=1, random_state=0).fit(X, y)
+    >>> [task.kind for task in model.tasks_], model.predict(X).shape
+    (['regression', 'binary'], (20, 2))
+    """
+
+    @no_type_check  # scikit-learn's contract: a constructor takes anything, `fit` checks it
+    def __init__(
+        self,
+        kinds: Any = None,
+        *,
+        sharing: str = "hard",
+        balancing: str = "fixed",
+        penalty: str | None = None,
+        trunk: str = "mlp",
+        width: int | None = None,
+        encoding: str = "piecewise",
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.01,
+        dropout: float = 0.0,
+        epochs: int | None = None,
+        updates: int | None = None,
+        batch_size: int | None = None,
+        patience: float | None = None,
+        members: int = 1,
+        random_state: Any = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            sharing=sharing,
+            balancing=balancing,
+            penalty=penalty,
+            trunk=trunk,
+            width=width,
+            encoding=encoding,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            dropout=dropout,
+            epochs=epochs,
+            updates=updates,
+            batch_size=batch_size,
+            patience=patience,
+            members=members,
+            random_state=random_state,
+            device=device,
+        )
+        self.kinds = kinds
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MultiTaskEstimator:
+        """Learns all tasks.
+
+        Parameters
+        ----------
+        X
+            ``[row, feature]``, numbers; NaN = missing.
+        y
+            A DataFrame, or an array ``[row]`` or ``[row, task]``, of objects where tasks differ in type; None, NaN
+            and texts such as "?" = not observed.
+        sample_weight
+            ``[row]``, not negative; the same for all tasks.
+        """
+        X, target, weight = self._learned(X, labels.target(y), sample_weight)
+        found, tasks = labels.mixed(target, self.kinds)
+        self._train(X, found, tasks, weight)
+        seen = ~np.isnan(found)
+        self.baselines_ = np.array([np.average(c[s], weights=weight[s]) for c, s in zip(found.T, seen.T, strict=True)])
+        self._target = target.rows(np.zeros(0, dtype=int))
+        return self
+
+    def predict(self, X: Any) -> np.ndarray | pd.DataFrame:
+        """Values, and most probable classes: a DataFrame if `y` was one (with the index of `X`), else an array.
+
+        The array has the shape of `y`; it is of type object where tasks differ in type.
+        """
+        columns = []
+        for p, task in zip(self._probabilities(X), self.tasks_, strict=True):
+            classes = np.asarray(task.classes, dtype=None if _alike(task.classes) else object)
+            columns.append(p[:, 0] if task.kind == "regression" else classes[p.argmax(1)])
+        if not self._target.framed:
+            return self._target.shape_of(columns)
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        frame = pd.DataFrame(dict(enumerate(columns)), index=index)
+        return frame.set_axis(list(self._target.names), axis=1)
+
+    def predict_proba(self, X: Any) -> list[np.ndarray | None]:
+        """One ``[row, class]`` per task, in the order of ``tasks_[...].classes``; None for regression tasks."""
+        found = zip(self._probabilities(X), self.tasks_, strict=True)
+        return [None if task.kind == "regression" else p for p, task in found]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """1 - the mean error over tasks: RRSE, 1 - AUC or log loss by the kind of task; at most 1.
+
+        Each task is judged on its observed rows. A task whose error is undefined there (no row, one class) is left
+        out (all: NaN), and so are rows of a class that :meth:`fit` has not seen, with a warning.
+        """
+        outputs, target = self._outputs(X), labels.target(y)
+        check_consistent_length(outputs[0], target.columns[0])
+        weight = row_weights(sample_weight, len(outputs[0]))
+        errors = []
+        for t, task in enumerate(self.tasks_):
+            truth, strange = labels.coded(target.columns[t], task)
+            if strange:
+                warnings.warn(f"Classes of task {task.name!r} that `fit` has not seen: {strange}.", stacklevel=2)
+            errors.append(error(task, truth, outputs[t], weight, float(self.baselines_[t])))
+        known = [e for e in errors if not np.isnan(e)]
+        return 1 - float(np.mean(known)) if known else float("nan")
+
+
+def _alike(classes: tuple[Any, ...]) -> bool:
+    return len({type(c) for c in classes}) == 1
