@@ -29,6 +29,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "catalogue": None,
     "workers": None,
     "runs": None,
+    "trees": None,
     "persistence": None,
     "pareto": None,
     "data": (
@@ -60,6 +61,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "evidence": (
         "jobs",
         "intervals",
+        "paired",
         "blend",
         "taskwise",
         "opponents",
@@ -98,7 +100,7 @@ FORBIDDEN = {
     "TODO and the like": r"\b(TODO|FIXME|XXX|HACK)\b",
     "a bare except": r"\bexcept\s*:",
     "a broad except": r"\bexcept\b[^:\n]*\b(Base)?Exception\b",
-    "pickle": r"\bpickle\.loads?\(|\bimport (cloud)?pickle\b|\bfrom (cloud)?pickle\b|\bjoblib\.load\(",
+    "reading a pickle": r"\bpickle\.loads?\(|\bUnpickler\b|\bfrom (cloud)?pickle\b|\bjoblib\.load\(",
     "torch.load without weights_only=True": r"\btorch\.load\((?![^\n]*weights_only=True)",
 }
 
