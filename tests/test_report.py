@@ -96,7 +96,7 @@ def test_every_task_is_in_the_table(runs: dict[str, Path], name: str) -> None:
 def test_what_the_verdict_says(runs: dict[str, Path]) -> None:
     text = page(runs["three"]).text
     assert "Yes, on average Over all tasks, sharing lowers the error by 7.00 %, interval [4.00, 10.0]." in text
-    assert "1 helped, 1 hurt of 3 Helped: G1. Hurt: G3. No clear difference: G2." in text
+    assert "1 helped and 1 hurt of 3 Sharing helps G1 and hurts G3; no clear difference for G2." in text
     assert "Use the hand-over On every task its error is at most that of single-task learning." in text
     assert text.index("Does sharing help?") < text.index("How large the differences are") < text.index("Repeat it")
     assert "kinfolk fit 'student-por.csv' --target G1" in text
@@ -117,7 +117,7 @@ def test_what_went_wrong_stands_before_the_table(runs: dict[str, Path]) -> None:
 
 def test_one_target_has_nothing_to_share(runs: dict[str, Path]) -> None:
     text = page(runs["single"]).text
-    assert "Nothing to share There is only one task." in text
+    assert "Nothing to share There is one task: nothing to share." in text
     assert "Which tasks?" not in text
 
 
@@ -133,6 +133,21 @@ def test_the_verdict_alone_is_enough(tmp_path: Path) -> None:
         place.unlink()
     report.write(tmp_path)
     assert "How large the differences are" in page(tmp_path).text
+
+
+def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
+    """A verdict made in Python may say nothing about data, plan, command and costs."""
+    run = synthetic_run.regression_run()
+    empty = {"data": {}, "plan": {}, "versions": {}, "seed": None, "threads": None, "command": "", "seconds": None}
+    run["verdict"] |= empty
+    run["verdict"]["overall"]["costs"] = {}
+    run["verdict"]["tasks"]["G2"] |= {"baseline_beaten": False, "blend": {}, "scores": {}}
+    synthetic_run.write(run, tmp_path)
+    report.write(tmp_path)
+    text = page(tmp_path).text
+    assert "not better than the mean" in text
+    assert "What each arm costs" not in text
+    assert "None" not in text.replace("None clearly", "")
 
 
 def test_the_report_is_the_same_every_time(runs: dict[str, Path]) -> None:
@@ -151,7 +166,7 @@ def test_a_folder_without_a_verdict_is_refused(tmp_path: Path) -> None:
 
 
 def verdict(mean: float | None, interval: list[float | None], words: list[str]) -> dict[str, Any]:
-    tasks = {f"task {at}": {"verdict": word} for at, word in enumerate(words)}
+    tasks = {f"task {at}": {"verdict": word, "splits": 5, "splits_left_out": 0} for at, word in enumerate(words)}
     return {"tasks": tasks, "overall": {"delta_m_percent": mean, "interval": interval, "recommendation": "Use it."}}
 
 
@@ -163,8 +178,8 @@ def verdict(mean: float | None, interval: list[float | None], words: list[str]) 
         (1.0, [-1.0, 3.0], ["helped", "hurt"], "For some tasks", "That includes zero."),
         (1.0, [-1.0, 3.0], ["no clear difference"] * 2, "Not clearly", "That includes zero."),
         (1.0, [None, None], ["not judged"] * 2, "Not judged", "could not be judged."),
-        (None, [None, None], ["not judged"] * 2, "Not judged", "No task could be judged."),
-        (None, [None, None], ["nothing to share"], "Nothing to share", "There is only one task."),
+        (None, [None, None], ["not judged"] * 2, "Not judged", "was not judged"),
+        (None, [None, None], ["nothing to share"], "Nothing to share", "There is one task"),
     ],
 )
 def test_does_sharing_help(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinfolk import plots
+from kinfolk.evidence import wording
 from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 
@@ -68,7 +69,7 @@ def render(
         "verdict": verdict,
         "tasks": tasks,
         "answers": answers(verdict),
-        "counts": {word: sum(entry["verdict"] == word for entry in tasks.values()) for word in SIGNS},
+        "counts": _count(tasks),
         "attention": attention(verdict, tasks),
         "arms": [(arm, role, arms[arm]) for arm, role in roles.items()],
         "overviews": list(_overviews(tasks, arms, plots.split_differences(comparison))),
@@ -130,18 +131,6 @@ def interval(value: Sequence[Number | None] | None) -> str:
     return f"[{', '.join(number(v) for v in value)}]"
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Join names as in a sentence.
-
-    >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2)
-    ('a, b and c', 'a, b and 2 more')
-    """
-    names = [name if len(name) <= 40 else f"{name[:39]}…" for name in names]
-    if len(names) > most:
-        names = [*names[:most], f"{len(names) - most} more"]
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
 def plain(value: Any) -> str:
     """Write a free value of the plan (numbers, lists, dicts) as words.
 
@@ -164,14 +153,11 @@ def plain(value: Any) -> str:
 
 def answers(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Answer the three questions of a user: question, answer in a few words, answer in plain sentences."""
-    groups = {word: [n for n, entry in verdict["tasks"].items() if entry["verdict"] == word] for word in SIGNS}
-    result = [("Does sharing help?", *_helps(verdict["overall"], groups))]
-    if len(verdict["tasks"]) > 1:
-        found = [f"{len(groups[word])} {word}" for word in ("helped", "hurt") if groups[word]]
-        told = " ".join(f"{word.capitalize()}: {listed(names)}." for word, names in groups.items() if names)
-        result.append(
-            ("Which tasks?", f"{', '.join(found)} of {len(verdict['tasks'])}" if found else "None clearly", told)
-        )
+    words, told = _count(verdict["tasks"]), wording.sharing(verdict["tasks"], verdict.get("not_tried") or ())
+    result = [("Does sharing help?", *_helps(verdict["overall"], words, told))]
+    if words["helped"] or words["hurt"] or words["no clear difference"]:
+        found = " and ".join(f"{words[word]} {word}" for word in ("helped", "hurt") if words[word])
+        result.append(("Which tasks?", f"{found} of {len(verdict['tasks'])}" if found else "None clearly", told))
     advice = str(verdict["overall"].get("recommendation") or "Use the hand-over.")
     first, *rest = re.split(r"[.:] ", advice, maxsplit=1)
     if len(first) > 50:
@@ -179,21 +165,23 @@ def answers(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [*result, ("What to use?", first.rstrip("."), "".join(part[:1].upper() + part[1:] for part in rest))]
 
 
-def _helps(overall: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+def _count(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    return {word: sum(entry["verdict"] == word for entry in tasks.values()) for word in SIGNS}
+
+
+def _helps(overall: Mapping[str, Any], words: Mapping[str, int], told: str) -> tuple[str, str]:
     mean = _known(overall.get("delta_m_percent"))
     low, high = map(_known, overall.get("interval") or (None, None))
     if math.isnan(mean):
-        if groups["nothing to share"]:
-            return "Nothing to share", "There is only one task. The best way to learn it alone is handed over."
-        return "Not judged", "No task could be judged."
+        return "Nothing to share" if words["nothing to share"] else "Not judged", told
     raises = mean < 0
     told = f"Over all tasks, sharing {'raises' if raises else 'lowers'} the error by {number(abs(mean))} %"
     if math.isnan(low + high):
         return "Not judged", f"{told}. How sure that is could not be judged."
     told = f"{told}, interval {interval([-high, -low] if raises else [low, high])}."
     if low > 0 or high < 0:
-        return ("Yes" if not groups["hurt"] else "Yes, on average") if low > 0 else "No, it harms", told
-    return ("For some tasks" if groups["helped"] else "Not clearly"), f"{told} That includes zero."
+        return ("Yes" if not words["hurt"] else "Yes, on average") if low > 0 else "No, it harms", told
+    return ("For some tasks" if words["helped"] else "Not clearly"), f"{told} That includes zero."
 
 
 def _known(value: Number | None) -> float:
@@ -207,9 +195,6 @@ def attention(verdict: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]
         where = [f"{key} {failure[key]}" for key in ("task", "split", "epoch") if failure.get(key) is not None]
         failed.append(f"{', '.join([str(failure['arm']), *where])}: {failure['why']}")
     warned = [*(verdict.get("warnings") or ())]
-    mean = [name for name, entry in tasks.items() if entry.get("baseline_beaten") is False]
-    if mean:
-        warned.append(f"Nothing predicts better than the mean of the training rows: {listed(mean)}.")
     for name, entry in tasks.items():
         if out := entry.get("splits_left_out"):
             warned.append(
