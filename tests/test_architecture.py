@@ -104,6 +104,12 @@ FORBIDDEN = {
     "torch.load without weights_only=True": r"\btorch\.load\((?![^\n]*weights_only=True)",
 }
 
+# What is right in one place, and why.
+EXEMPT = {
+    ("workers", "reading a pickle"): "a pipe between our own processes; no file is read",
+    ("workers", "a broad except"): "the end of a worker process: the parent raises what it raised",
+}
+
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -229,7 +235,8 @@ def test_names_say_what_is_inside(path: Path) -> None:
 def test_what_is_not_done(path: Path) -> None:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         for what, pattern in FORBIDDEN.items():
-            assert not re.search(pattern, line), f"{identify(path)}:{number}: {what}: {line.strip()}"
+            exempt = (".".join(name(path)), what) in EXEMPT
+            assert exempt or not re.search(pattern, line), f"{identify(path)}:{number}: {what}: {line.strip()}"
 
 
 def run(code: str) -> str:
