@@ -224,10 +224,12 @@ def _unpacked(found: Any, features: int | None) -> Any:
     """What :func:`_packed` was given; estimators are tried on one row, so that sizes that do not fit are found here."""
     if isinstance(found, list):
         return [_unpacked(one, features) for one in found]
-    estimator = trees.unpack(found) if isinstance(found, dict) else found
+    estimator: Any = trees.unpack(found) if isinstance(found, dict) else found
     reads = getattr(estimator, "n_features_in_", None)
     if features is not None and reads != features:
         raise ValueError(f"an estimator reads {reads} columns, the table has {features}")
-    if estimator is found and hasattr(found, "predict"):
-        found.predict(np.full((1, found.n_features_in_), 0.5))
+    if hasattr(estimator, "predict") and estimator is found:
+        if not isinstance(reads, int) or not 0 < reads <= trees.MOST_FEATURES:
+            raise ValueError(f"an estimator reads {reads} columns")
+        estimator.predict(np.full((1, reads), 0.5))
     return estimator

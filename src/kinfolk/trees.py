@@ -23,6 +23,9 @@ KINDS = (
 )
 """Names of the estimators that :func:`pack` takes."""
 
+MOST_FEATURES = 1_000_000
+"""A file that claims more is not believed: building the estimator would take the memory for them."""
+
 
 def pack(obj: Any) -> dict[str, Any]:
     """A fitted estimator of one of the ``KINDS`` as a dictionary of arrays and numbers.
@@ -108,7 +111,7 @@ def _check_trees(packed: Mapping[str, Any]) -> None:
     if (parents != 1).any():
         raise ValueError("a tree has a node with two parents, or none")
     features, used = packed["features"], packed["feature"][inner]
-    if not isinstance(features, int) or not 0 < features <= 1_000_000 or len(packed["value"]) != (~inner).sum():
+    if not isinstance(features, int) or not 0 < features <= MOST_FEATURES or len(packed["value"]) != (~inner).sum():
         raise ValueError("a tree has a value too many or too few, or no features")
     if len(used) and (used.min() < 0 or used.max() >= features):
         raise ValueError(f"a tree asks for a feature that is not among its {features}")
