@@ -26,7 +26,9 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "exceptions": None,
     "replicas": None,
     "distributed": None,
+    "terms": None,
     "catalogue": None,
+    "processes": None,
     "workers": None,
     "runs": None,
     "trees": None,
@@ -106,6 +108,8 @@ FORBIDDEN = {
 
 # What is right in one place, and why.
 EXEMPT = {
+    ("processes", "reading a pickle"): "a pipe between our own processes; no file is read",
+    ("processes", "a broad except"): "the end of a worker process: the parent raises what it raised",
     ("workers", "reading a pickle"): "a pipe between our own processes; no file is read",
     ("workers", "a broad except"): "the end of a worker process: the parent raises what it raised",
 }

@@ -25,7 +25,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        typer.echo(f"kinfolk: {error}", err=True)
+        typer.echo(f"kinfolk: {' '.join(str(error).split())}", err=True)  # names of columns may break lines
         sys.exit(2)
 
 

@@ -178,7 +178,7 @@ def _finish(run: Folder, comparing: Comparing, not_tried: list[str], seconds: fl
         shutil.rmtree(run.path / "model")
     model.save(run.path / "model")
     before = run.read_json("run.json")["seconds"] if run.has("run.json") else 0.0
-    write_tables(run, comparing, {"not_tried": not_tried, "seconds": before + seconds})
+    write_tables(run, comparing, {"not_tried": not_tried, "seconds": before + seconds, "blend": model.blend})
     verdict = conclude(run.path)
     return Fitted(verdict, run.read_frame("comparison.parquet"), load(run.path / "model"), run.path)
 

@@ -183,14 +183,14 @@ def _judged(
         result = fits.results[arm]
         setting = json.dumps(result["settings"][candidate.setting])
         chosen = {"arm": result["arm"], "role": result["role"], "setting": setting, "chosen": ""}
-        yield _row(fits, task, one, chosen, [candidate], fits.outer(candidate, task))
+        yield _row(fits, task, one, chosen, [candidate], fits.outer(candidate, task)), fits.outer(candidate, task)
     for role, candidate in choice.procedures.items():
         result = fits.results[candidate.arm]
         setting = json.dumps(result["settings"][candidate.setting])
         chosen = {"arm": role, "role": "procedure", "setting": setting, "chosen": result["arm"]}
-        yield _row(fits, task, one, chosen, [candidate], fits.outer(candidate, task))
+        yield _row(fits, task, one, chosen, [candidate], fits.outer(candidate, task)), fits.outer(candidate, task)
     weights = {network: 1.0} if network is not None else choice.weights
-    prediction = sum(w * fits.outer(c, task) for c, w in weights.items())
+    prediction = np.sum([w * fits.outer(c, task) for c, w in weights.items()], 0)
     named = json.dumps({fits.name(c): w for c, w in weights.items()}, ensure_ascii=False)
     arms = {fits.results[c.arm]["arm"] for c in weights}
     chosen = {
@@ -199,7 +199,7 @@ def _judged(
         "setting": named,
         "chosen": arms.pop() if len(arms) == 1 else "blend",
     }
-    yield _row(fits, task, one, chosen, list(weights), np.asarray(prediction))
+    yield _row(fits, task, one, chosen, list(weights), prediction), prediction
 
 
 def _row(
@@ -228,6 +228,8 @@ def _prediction_frame(fits: SplitFits, row: dict[str, Any], task: int, predictio
     split, table = fits.split, fits.comparing.table
     known = np.flatnonzero(~np.isnan(table.labels[split.test, task]))
     common = {name: row[name] for name in ("arm", "role", "repeat", "fold", "task")}
+    if table.groups is not None:
+        common["group"] = table.groups[split.test[known]]
     return pd.DataFrame(
         {
             "row": split.test[known],
