@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ class MultiTaskKFold(BaseCrossValidator):
     [2, 2]
     """
 
+    @no_type_check  # checked below
     def __init__(self, n_splits: int = 5, *, random_state: Any = None) -> None:
         if isinstance(n_splits, bool) or not isinstance(n_splits, int | np.integer) or n_splits < 2:
             raise ValueError(f"`n_splits` must be a whole number of at least 2. Got {n_splits!r}.")
