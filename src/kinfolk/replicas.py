@@ -166,4 +166,4 @@ def tick(module: nn.Module) -> None:
     """Moves every :class:`Random` inside ``module`` to its next update."""
     for part in module.modules():
         if isinstance(part, Random):
-            part.update += 1
+            part.update.add_(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -71,15 +72,20 @@ def row_losses(tasks: Sequence[Task], outputs: Sequence[Tensor], targets: Sequen
     Tensor
         ``[replica, row, task]``.
     """
-    groups = alike(tasks)
     if len(tasks) == 1:
         return row_loss(tasks[0].kind, outputs[0], targets[0]).unsqueeze(-1)
+    groups, places = _grouped(tuple(tasks))
     parts = [
         row_loss(tasks[at[0]].kind, torch.stack([outputs[i] for i in at], 1), torch.stack([targets[i] for i in at], 1))
         for at in groups
     ]
-    together = torch.cat(parts, 1).transpose(1, 2)  # [replica, row, task], in the order of the groups
+    together = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).transpose(1, 2)  # in the order of the groups
+    return together if places is None else together[..., places.to(together.device)]
+
+
+@lru_cache(maxsize=64)  # asked in every update
+def _grouped(tasks: tuple[Task, ...]) -> tuple[list[list[int]], Tensor | None]:
+    """Tasks that are alike, and where each task stands among them; None: in its place."""
+    groups = alike(tasks)
     order = [i for at in groups for i in at]
-    if order == list(range(len(tasks))):
-        return together
-    return together[..., torch.tensor(order, device=together.device).argsort()]
+    return groups, None if order == sorted(order) else torch.tensor(order).argsort()

@@ -148,7 +148,7 @@ class Problem:
 
     def _targets(self, rows: Tensor, columns: Tensor | None) -> list[Tensor]:
         if columns is None:
-            return [target[rows] for target in self.targets]
+            return list(self._stacked[:, rows].unbind())
         return [self._stacked[slot.unsqueeze(1), rows] for slot in columns.unbind(1)]
 
     @cached_property

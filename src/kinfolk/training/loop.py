@@ -251,16 +251,18 @@ class Training:
         network.optimizer.factor = self.schedule.factor(self.updates)
         losses, weights = network.balancing.step(partial(self._losses, batch), network.optimizer)
         for source in self._random:
-            source.update += 1
+            source.update.add_(1)
         self.updates += 1
-        return losses.value.detach(), weights.detach() * batch.present, batch.present
+        weights = weights.detach() if self.problem.complete else weights.detach() * batch.present
+        return losses.value.detach(), weights, batch.present
 
     def _losses(self, batch: Batch) -> Losses:
         network = self.network
         outputs = network.model(batch.inputs, batch.preference)
         value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
         value = distributed.total(value)
-        network.optimizer.present = None if self.problem.complete else batch.present
+        if not self.problem.complete:
+            network.optimizer.present = batch.present
         last = network.model.last_shared() if "last" in network.balancing.needs else ()
         losses = Losses(value, batch.present, None, (), last, outputs.features)
         if network.penalty is not None:

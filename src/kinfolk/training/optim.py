@@ -100,13 +100,14 @@ class AdamW(nn.Module):
         ``factor`` (a number, set by the schedule) multiplies all learning rates. ``present`` (Bool
         ``[replica, task]``, or None for all) tells which tasks have a label in this update.
         """
+        alone = distributed.processes() == 1
         absent = None if self.present is None or bool(self.present.all()) else self.present
         fused: dict[tuple[float, float, int], list[tuple[Tensor, ...]]] = {}
         counts = []
         for state in self._states():
             if state.parameter.grad is None:
                 continue
-            gradient = distributed.mean(state.parameter.grad)
+            gradient = state.parameter.grad if alone else distributed.mean(state.parameter.grad)
             active = None if absent is None else state.active(absent)
             if state.steps is None or active is not None:
                 state.steps = None

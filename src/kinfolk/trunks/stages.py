@@ -40,8 +40,6 @@ class Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "copy row _"]) -> Float[Tensor, "copy row _"]:
         """Each copy's own product."""
-        if len(self.weight) == 1:  # a single network takes the plain path: one matrix product
-            return torch.addmm(self.bias[0], x[0], self.weight[0]).unsqueeze(0)
         return torch.baddbmm(self.bias, x, self.weight)
 
     def fan(self, x: Float[Tensor, "replica row _"]) -> tuple[Tensor, ...]:
