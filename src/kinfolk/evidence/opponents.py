@@ -132,8 +132,10 @@ class HistGradientBoosting(Trees):
         fixed |= {"categorical_features": None, "random_state": seed}
         iterations = self.iterations if groups and stopped else self.iterations // 4
         model = kind(max_iter=iterations, **setting, **fixed)
+        # The binning fails on a column without any number; a constant one is never split.
+        inputs = np.where(np.isnan(train.inputs).all(axis=0), 0.0, train.inputs)
         judged: Setting = {"X_val": stop.inputs, "y_val": stop.target, "sample_weight_val": stop.weight}
-        model.fit(train.inputs, train.target, sample_weight=train.weight, **(judged if stopped else {}))
+        model.fit(inputs, train.target, sample_weight=train.weight, **(judged if stopped else {}))
         return _cut(model) if stopped else model
 
 
@@ -194,7 +196,7 @@ def _logistic_path(inputs: np.ndarray, target: np.ndarray, weight: np.ndarray, a
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(solver="lbfgs", max_iter=300, tol=1e-3, warm_start=True)
+    model = LogisticRegression(solver="lbfgs", max_iter=300, tol=1e-4, warm_start=True)
     path = {}
     with warnings.catch_warnings():
         # Separable classes at a small alpha end at max_iter: a good enough classifier, judged as it is.
