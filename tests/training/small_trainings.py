@@ -98,7 +98,7 @@ def member(problem: Problem, columns: tuple[int, ...], seed: int) -> Replica:
     return Replica(train, stop, columns, seed, RATES[seed % 3], DECAYS[seed % 3])
 
 
-SCHEDULE = Schedule(updates=48, every=4, batch=8, patience=8, warmup=6)
+SCHEDULE = Schedule(updates=36, every=4, batch=8, patience=8, warmup=6)
 PATIENT = replace(SCHEDULE, patience=999)
 
 

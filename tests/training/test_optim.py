@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -98,6 +98,7 @@ def test_each_replica_has_its_rate_and_decay(slices: int) -> None:
         assert_is_torchs(one, start, copy, *SETTINGS[copy // slices], moves=[True] * 22)
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 20), share=st.sampled_from([0.2, 0.6, 0.9]))
 def test_a_slice_moves_when_a_task_that_it_serves_is_present(seed: int, share: float) -> None:
     reach = torch.tensor([[True, False, False], [False, True, True]])
