@@ -58,9 +58,7 @@ TABLES: dict[str, Source] = {
     "yeast": _mulan("multilabel_mulan", "yeast", 14),
     "student-por": Source(lambda: read(_folder() / "student_performance/student-por.csv"), ("G1", "G2", "G3")),
     "sarcos": Source(lambda: _matlab("sarcos/sarcos_inv_test.mat"), tuple(f"torque{i}" for i in range(1, 8))),
-    "adult": Source(
-        lambda: read(_folder() / "adult/adult.data"), ("classification", "marital-status", "occupation")
-    ),
+    "adult": Source(lambda: read(_folder() / "adult/adult.data"), ("classification", "marital-status", "occupation")),
 }
 
 

@@ -10,22 +10,33 @@ if TYPE_CHECKING:
     from kinfolk.estimators import MultiTaskEstimator as MultiTaskEstimator
     from kinfolk.estimators import MultiTaskKFold as MultiTaskKFold
     from kinfolk.estimators import MultiTaskRegressor as MultiTaskRegressor
-    from kinfolk.fit import Fitted as Fitted
-    from kinfolk.fit import fit as fit
+    from kinfolk.fitted import Fitted as Fitted
+    from kinfolk.fitted import Options as Options
+    from kinfolk.fitted import fit as fit
     from kinfolk.model import load as load
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "fit": "kinfolk.fit",
-    "Fitted": "kinfolk.fit",
+    "fit": "kinfolk.fitted",
+    "Fitted": "kinfolk.fitted",
+    "Options": "kinfolk.fitted",
     "load": "kinfolk.model",
     "MultiTaskClassifier": "kinfolk.estimators",
     "MultiTaskEstimator": "kinfolk.estimators",
     "MultiTaskKFold": "kinfolk.estimators",
     "MultiTaskRegressor": "kinfolk.estimators",
 }
-__all__ = ["MultiTaskClassifier", "MultiTaskEstimator", "MultiTaskKFold", "MultiTaskRegressor", "fit", "load"]
+__all__ = [
+    "Fitted",
+    "MultiTaskClassifier",
+    "MultiTaskEstimator",
+    "MultiTaskKFold",
+    "MultiTaskRegressor",
+    "Options",
+    "fit",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ def fit(
     one_network: Annotated[bool, typer.Option("--one-network", help="Hand over a single network.")] = False,
 ) -> None:
     """Compare ways to learn several targets of a table, and hand over a model."""
-    from kinfolk.fit import Options
+    from kinfolk.fitted import Options
 
     repeats, folds = _splits(splits)
     add = tuple(text.removeprefix("+").strip() for text in arm or () if text.startswith("+"))
@@ -77,7 +77,7 @@ def demo(
 ) -> None:
     """Do the same on data that comes along: digits, as ten tasks with few labels. About a minute."""
     from kinfolk.datasets import digits
-    from kinfolk.fit import Options
+    from kinfolk.fitted import Options
 
     options = Options(repeats=1, folds=3, inner=3, settings=2)
     _run(
@@ -146,7 +146,7 @@ def _run(**given: Any) -> None:
     """Fits with words before, a bar meanwhile and the verdict after."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from kinfolk.fit import fit as kinfolk_fit
+    from kinfolk.fitted import fit as kinfolk_fit
 
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -169,6 +169,7 @@ def _run(**given: Any) -> None:
 
 
 def _show(verdict: Any, path: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -176,7 +177,7 @@ def _show(verdict: Any, path: Path) -> None:
     if rows:
         shown = Table(*rows[0].keys())
         for row in rows:
-            shown.add_row(*(str(cell) for cell in row.values()))
+            shown.add_row(*(escape(str(cell)) for cell in row.values()))
         console.print(shown)
     console.print(verdict.sentence(), markup=False, highlight=False)
     console.print(

@@ -66,7 +66,7 @@ def test_the_users_test_rows_are_the_only_split():
 
 
 def test_too_few_labels_and_too_few_groups_are_refused():
-    with pytest.raises(InputError, match="at least 40 labelled rows for 20 folds. 'passes'|'y' has"):
+    with pytest.raises(InputError, match=r"at least 40 labelled rows for 20 folds"):
         outer_splits(table(30), 1, 20, seed=0)
     with pytest.raises(InputError, match="groups"):
         outer_splits(table(30, group="who"), 1, 8, seed=0)
@@ -88,10 +88,12 @@ def test_folds_are_even_and_a_function_of_the_seed(rows: int, folds: int, seed: 
     found = fold_numbers(labels, tasks, groups, folds, seed)
     assert np.array_equal(found, fold_numbers(labels, tasks, groups, folds, seed))
     counts = np.bincount(found, minlength=folds)
-    assert counts.min() >= 1 and counts.max() - counts.min() <= max(6, rows // 4)
+    assert counts.min() >= 1
+    assert counts.max() - counts.min() <= max(6, rows // 4)
 
 
 def test_stop_rows_are_a_seventh():
     labels = np.random.default_rng(0).normal(size=(70, 1))
     train, stop = stop_rows(np.arange(10, 70), labels, (Task("a", "regression"),), None, 0)
-    assert len(stop) in (8, 9) and sorted([*train, *stop]) == list(range(10, 70))
+    assert len(stop) in (8, 9)
+    assert sorted([*train, *stop]) == list(range(10, 70))

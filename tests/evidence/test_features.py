@@ -45,7 +45,8 @@ def test_piecewise_features_rise_from_zero_to_one_bin_by_bin():
 def test_values_beyond_the_bins_do_not_explode():
     values = np.concatenate([np.linspace(0, 1e-6, 50), np.linspace(1, 2, 50)])[:, None]
     found = Preparation("piecewise").fit(values).transform(np.array([[-100.0], [100.0]])).numpy()[:, 1:]
-    assert (found >= 0).all() and (found <= 1 + 1e-6).all()
+    assert (found >= 0).all()
+    assert (found <= 1 + 1e-6).all()
 
 
 @settings(deadline=None, max_examples=40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -53,20 +54,26 @@ class Preparation:
         scale = np.where(two, high - low, np.nanstd(filled, 0))
         self.scale = np.where(scale > 0, scale, 1.0)
         self.indicators = np.flatnonzero(gaps.any(0) & some)
-        self.numeric = np.flatnonzero(~two)
+        self.binned = np.flatnonzero(~two)
         self.edges = self._bins(values) if self.encoding == "piecewise" else np.zeros((0, 0))
         return self
 
     def _bins(self, values: np.ndarray) -> np.ndarray:
-        """Bin edges ``[numeric column, edge]`` in standardised units, filled up with NaN."""
+        """Bin edges ``[binned column, edge]`` in standardised units, filled up with NaN."""
         import torch
         from rtdl_num_embeddings import compute_bins
 
-        if not len(self.numeric) or len(values) < 4:
+        if not len(self.binned) or len(values) < 4:
             return np.zeros((0, 0))
-        count = int(np.clip(MOST_PIECEWISE // len(self.numeric), 2, self.bins))
-        standard = self._standard(values)[:, self.numeric]
-        found = compute_bins(torch.from_numpy(standard), n_bins=min(count, len(values) - 2))
+        count = int(np.clip(MOST_PIECEWISE // len(self.binned), 2, self.bins))
+        standard = self._standard(values)[:, self.binned]
+        with warnings.catch_warnings():  # of columns with one bin: they are left out
+            warnings.filterwarnings("ignore", "The .*-th feature has just two bin edges")
+            found = compute_bins(torch.from_numpy(standard), n_bins=min(count, len(values) - 2))
+        binned = [i for i, edges in enumerate(found) if len(edges) > 2]
+        self.binned, found = self.binned[binned], [found[i] for i in binned]
+        if not found:
+            return np.zeros((0, 0))
         edges = np.full((len(found), max(len(e) for e in found)), np.nan)
         for row, one in zip(edges, found, strict=True):
             row[: len(one)] = one.numpy()
@@ -83,7 +90,7 @@ class Preparation:
         standard = self._standard(values)
         parts = [standard, np.isnan(values[:, self.indicators])]
         if len(self.edges):
-            parts.append(self._piecewise(standard[:, self.numeric]))
+            parts.append(self._piecewise(standard[:, self.binned]))
         return torch.from_numpy(np.concatenate(parts, 1)).to(torch.get_default_dtype())
 
     def _piecewise(self, standard: np.ndarray) -> np.ndarray:
@@ -98,13 +105,13 @@ class Preparation:
 
     def state(self) -> dict[str, np.ndarray]:
         """All that was learned, by name."""
-        arrays = {name: getattr(self, name) for name in ("shift", "scale", "indicators", "numeric", "edges")}
+        arrays = {name: getattr(self, name) for name in ("shift", "scale", "indicators", "binned", "edges")}
         return arrays | {"piecewise": np.array(int(self.encoding == "piecewise"))}
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Preparation:
         """The inverse of :meth:`state`."""
         made = cls("piecewise" if int(state["piecewise"]) else "standard")
-        for name in ("shift", "scale", "indicators", "numeric", "edges"):
+        for name in ("shift", "scale", "indicators", "binned", "edges"):
             setattr(made, name, np.asarray(state[name]))
         return made
