@@ -153,7 +153,7 @@ class ExtraTrees(Trees):
         {"max_features": share, "min_samples_leaf": least}
         for share, least in ((0.5, 2), (1.0, 1), (0.5, 5), (1.0, 5), (0.3, 10), (0.5, 1), (0.3, 2), ("sqrt", 5))
     )
-    trees: ClassVar[int] = 150
+    trees: ClassVar[int] = 100
     least_trees: ClassVar[int] = 30
 
     def _fit_trees(self, task: Task, train: Labelled, stop: Labelled, setting: Setting, seed: int, groups: int) -> Any:
