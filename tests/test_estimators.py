@@ -33,9 +33,7 @@ UNEQUAL = {
 }
 
 
-@parametrize_with_checks(
-    [MultiTaskRegressor(**SHORT), MultiTaskClassifier(**SHORT)], expected_failed_checks=lambda estimator: UNEQUAL
-)
+@parametrize_with_checks([estimator(**SHORT) for estimator in EVERY], expected_failed_checks=lambda estimator: UNEQUAL)
 def test_scikit_learn_accepts(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -383,8 +381,10 @@ def test_mixed_kinds_of_an_array_of_objects(frame: tuple[pd.DataFrame, pd.DataFr
     predicted = array.predict(X.to_numpy())
     assert predicted.dtype == object
     assert predicted.tolist() == framed.predict(X).to_numpy(dtype=object).tolist()
-    one = MultiTaskEstimator(**SHORT).fit(X, y["task 2"])
+    one: Any = MultiTaskEstimator(**SHORT).fit(X, y["task 2"])
     assert one.predict(X).shape == (90,)
+    assert one.predict_proba(X).shape == (90, 3)
+    assert not hasattr(MultiTaskEstimator(**SHORT).fit(X, y["task 0"]), "predict_proba")
 
 
 @pytest.mark.parametrize("kinds", [{"level": "multiclass"}, [None, "multiclass"]])
@@ -471,6 +471,21 @@ def test_cross_validation_with_gaps_in_classes(frame: tuple[pd.DataFrame, pd.Dat
     assert np.isfinite(cross_val_score(mixed, X, y, cv=folds)).all()
     held: Any = cross_val_predict(MultiTaskClassifier(**SHORT), X, labels, cv=folds)
     assert held.shape == (90, 2)
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+def test_score_wants_the_tasks_and_rows_that_it_knows(estimator: Any) -> None:
+    X, y = np.arange(40.0).reshape(20, 2), np.column_stack([np.arange(20) % 2, np.arange(20) > 9])
+    model = estimator(**SHORT).fit(X, y)
+    for wrong in (y[:, 0], y[:5], np.column_stack([y, y])):
+        with pytest.raises(ValueError, match=r"a row for each of 20 in `X` and a column for each of 2 tasks\. Got"):
+            model.score(X, wrong)
+
+
+def test_tasks_have_different_names() -> None:
+    y = pd.DataFrame(np.arange(18.0).reshape(9, 2), columns=["a", "a"])
+    with pytest.raises(ValueError, match="Columns of `y` must have different names"):
+        MultiTaskEstimator(**SHORT).fit(np.eye(9), y)
 
 
 # ---- folds

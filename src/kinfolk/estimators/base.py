@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from kinfolk.catalogue import CATALOGUES, parse
 from kinfolk.data.splits import fold_numbers
 from kinfolk.data.tasks import Task
-from kinfolk.estimators.labels import Target
+from kinfolk.estimators.labels import Target, target
 from kinfolk.evidence import networks
 from kinfolk.evidence.arms import NetworkArm
 from kinfolk.evidence.features import ENCODINGS
@@ -120,15 +120,16 @@ class MultiTaskBase(BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def _learned(self, X: Any, target: Target, sample_weight: Any) -> tuple[np.ndarray, Target, np.ndarray]:
+    def _learned(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, Target, np.ndarray]:
         """Inputs, labels and weights of the rows that count. A row that weighs nothing is as no row."""
+        given = target(y)
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2)
-        check_consistent_length(X, target.columns[0])
+        check_consistent_length(X, given.columns[0])
         weight = row_weights(sample_weight, len(X))
         counts = weight > 0
         if not counts.any():
             raise ValueError("`sample_weight` must have a weight above zero. All are 0.")
-        return X[counts], target.rows(counts), weight[counts]
+        return X[counts], given.rows(counts), weight[counts]
 
     def _train(self, X: np.ndarray, labels: np.ndarray, tasks: tuple[Task, ...], weight: np.ndarray) -> None:
         """Trains the networks and keeps them as one."""
@@ -157,6 +158,16 @@ class MultiTaskBase(BaseEstimator):
         """As :meth:`_outputs`, with a column for each of the two classes of binary tasks."""
         found = zip(self._outputs(X), self.tasks_, strict=True)
         return [np.hstack([1 - p, p]) if task.kind == "binary" else p for p, task in found]
+
+    def _judged(self, y: Any, rows: int, sample_weight: Any) -> tuple[Target, np.ndarray]:
+        """The labels of as many rows and tasks as were predicted, and the weights of the rows."""
+        given = target(y)
+        if (len(given.columns[0]), len(given.columns)) != (rows, self.n_outputs_):
+            raise ValueError(
+                f"`y` must have a row for each of {rows} in `X` and a column for each of {self.n_outputs_} tasks. "
+                f"Got {len(given.columns[0])} rows and {len(given.columns)} columns."
+            )
+        return given, row_weights(sample_weight, rows)
 
     def _check(self) -> None:
         for name, allowed in RANGES.items():

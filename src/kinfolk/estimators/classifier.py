@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_consistent_length
 
 from kinfolk.estimators import labels
-from kinfolk.estimators.base import MultiTaskBase, row_weights
+from kinfolk.estimators.base import MultiTaskBase
 
 
 class MultiTaskClassifier(ClassifierMixin, MultiTaskBase):
@@ -67,7 +66,7 @@ batch_size, patience, members, random_state, device
         sample_weight
             ``[row]``, not negative; the same for all tasks.
         """
-        X, target, weight = self._learned(X, labels.target(y), sample_weight)
+        X, target, weight = self._learned(X, y, sample_weight)
         codes, tasks, known = labels.classes(target)
         self._train(X, codes, tasks, weight)
         self.classes_ = known[0] if len(known) == 1 else list(known)
@@ -86,9 +85,8 @@ batch_size, patience, members, random_state, device
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean accuracy over tasks, each on its observed rows; tasks without any are left out (all: NaN)."""
-        guesses, target = self._guesses(self._probabilities(X)), labels.target(y)
-        check_consistent_length(guesses[0], target.columns[0])
-        weight = row_weights(sample_weight, len(guesses[0]))
+        guesses = self._guesses(self._probabilities(X))
+        target, weight = self._judged(y, len(guesses[0]), sample_weight)
         found = []
         for raw, task, guess in zip(target.columns, self.tasks_, guesses, strict=True):
             column, observed = labels.classified(raw, task.name, gaps=labels.GAP not in task.classes)

@@ -64,8 +64,10 @@ def target(y: Any) -> Target:
         raise ValueError("Labels are needed: requires y to be passed, but the target y is None.")
     if isinstance(y, pd.DataFrame):
         _check_shape(y.shape)
-        columns = tuple(_plain(y.iloc[:, t]) for t in range(y.shape[1]))
-        return Target(columns, tuple(str(name) for name in y.columns), False, True)
+        names = tuple(str(name) for name in y.columns)
+        if len(set(names)) < len(names):
+            raise ValueError(f"Columns of `y` must have different names. Got {', '.join(names)}.")
+        return Target(tuple(_plain(y.iloc[:, t]) for t in range(y.shape[1])), names, False, True)
     if isinstance(y, pd.Series):
         return Target((_plain(y),), ("task 0" if y.name is None else str(y.name),), True, False)
     array = np.asarray(y)

@@ -7,11 +7,16 @@ from typing import Any, no_type_check
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils.metaestimators import available_if
 
 from kinfolk.data.errors import error
 from kinfolk.estimators import labels
-from kinfolk.estimators.base import MultiTaskBase, row_weights
+from kinfolk.estimators.base import MultiTaskBase
+
+
+def _has_classes(estimator: MultiTaskEstimator) -> bool:
+    """Whether it may have probabilities: it is not fitted yet, or has a task of classes."""
+    return not hasattr(estimator, "tasks_") or any(task.kind != "regression" for task in estimator.tasks_)
 
 
 class MultiTaskEstimator(MultiTaskBase):
@@ -104,7 +109,7 @@ batch_size, patience, members, random_state, device
         sample_weight
             ``[row]``, not negative; the same for all tasks.
         """
-        X, target, weight = self._learned(X, labels.target(y), sample_weight)
+        X, target, weight = self._learned(X, y, sample_weight)
         found, tasks = labels.mixed(target, self.kinds)
         self._train(X, found, tasks, weight)
         seen = ~np.isnan(found)
@@ -127,10 +132,16 @@ batch_size, patience, members, random_state, device
         frame = pd.DataFrame(dict(enumerate(columns)), index=index)
         return frame.set_axis(list(self._target.names), axis=1)
 
-    def predict_proba(self, X: Any) -> list[np.ndarray | None]:
-        """One ``[row, class]`` per task, in the order of ``tasks_[...].classes``; None for regression tasks."""
+    @available_if(_has_classes)
+    def predict_proba(self, X: Any) -> np.ndarray | list[np.ndarray | None]:
+        """One ``[row, class]`` per task, in the order of ``tasks_[...].classes``; None for regression tasks.
+
+        For a single task it is no list. There is no such method once only regression tasks were learned.
+        """
         found = zip(self._probabilities(X), self.tasks_, strict=True)
-        return [None if task.kind == "regression" else p for p, task in found]
+        probabilities = [None if task.kind == "regression" else p for p, task in found]
+        only = probabilities[0]
+        return only if only is not None and len(probabilities) == 1 else probabilities
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """1 - the mean error over tasks: RRSE, 1 - AUC or log loss by the kind of task; at most 1.
@@ -138,9 +149,8 @@ batch_size, patience, members, random_state, device
         Each task is judged on its observed rows. A task whose error is undefined there (no row, one class) is left
         out (all: NaN), and so are rows of a class that :meth:`fit` has not seen, with a warning.
         """
-        outputs, target = self._outputs(X), labels.target(y)
-        check_consistent_length(outputs[0], target.columns[0])
-        weight = row_weights(sample_weight, len(outputs[0]))
+        outputs = self._outputs(X)
+        target, weight = self._judged(y, len(outputs[0]), sample_weight)
         errors = []
         for t, task in enumerate(self.tasks_):
             truth, strange = labels.coded(target.columns[t], task)

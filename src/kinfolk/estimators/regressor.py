@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_consistent_length
 
 from kinfolk.estimators import labels
-from kinfolk.estimators.base import MultiTaskBase, row_weights
+from kinfolk.estimators.base import MultiTaskBase
 
 
 class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
@@ -102,7 +101,7 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
         sample_weight
             ``[row]``, not negative; the same for all tasks.
         """
-        X, target, weight = self._learned(X, labels.target(y), sample_weight)
+        X, target, weight = self._learned(X, y, sample_weight)
         self._train(X, *labels.numeric(target), weight)
         self._target = target.rows(np.zeros(0, dtype=int))
         return self
@@ -115,9 +114,8 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean R2 over tasks, each on its observed rows; tasks with fewer than two are left out (all: NaN)."""
         found = []
-        outputs, target = self._outputs(X), labels.target(y)
-        check_consistent_length(outputs[0], target.columns[0])
-        weight = row_weights(sample_weight, len(outputs[0]))
+        outputs = self._outputs(X)
+        target, weight = self._judged(y, len(outputs[0]), sample_weight)
         truth, _ = labels.numeric(target)
         for column, output in zip(truth.T, outputs, strict=True):
             seen = ~np.isnan(column) & (weight > 0)
