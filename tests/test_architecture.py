@@ -56,7 +56,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "auxiliary": ("base", METHODS),
     "penalties": ("base", METHODS),
     "balancing": ("base", METHODS),
-    "training": ("optim", "stopping", "loop"),
+    "training": ("optim", "stopping", "network", "loop"),
     "relatedness": None,
     "transfer": None,
     "linear": ("base", METHODS),

@@ -106,10 +106,10 @@ def test_a_slice_moves_when_a_task_that_it_serves_is_present(seed: int, share: f
     one = stacked(2, reach)
     start = values(one)
     move(one, 24, lambda step: presence[step])
-    for replica, settings in enumerate(SETTINGS):
+    for replica, (rate, decay) in enumerate(SETTINGS):
         for part in range(2):
             moves = [bool((now[replica] & reach[part]).any()) for now in presence]
-            assert_is_torchs(one, start, 2 * replica + part, *settings, moves=moves)
+            assert_is_torchs(one, start, 2 * replica + part, rate, decay, moves=moves)
 
 
 def test_a_replica_without_any_label_does_not_move() -> None:
