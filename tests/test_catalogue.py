@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from kinfolk import catalogue
 from kinfolk.catalogue import CATALOGUES, Catalogue, Term, find, parse, text_of
 from kinfolk.exceptions import InputError
+from kinfolk.terms import is_name
 
-NAMES = st.text(string.ascii_letters + string.digits + "_", min_size=1).filter(catalogue._is_name)
+NAMES = st.text(string.ascii_letters + string.digits + "_", min_size=1).filter(is_name)
 PLAIN = (
     st.none()
     | st.booleans()

@@ -33,6 +33,7 @@ from kinfolk.handing import hand_over
 from kinfolk.model import Model, load
 from kinfolk.runs import Folder, open_run
 
+MOST_SETTINGS = 6
 LIBRARIES = ("torch", "numpy", "pandas", "scikit-learn", "skrub", "skops")
 
 
@@ -207,7 +208,22 @@ def _plan(table: Table, options: Options) -> Plan:
     for name, value, least in (("repeats", plan.repeats, 1), ("folds", plan.folds, 2), ("inner", plan.inner, 2)):
         if value < least:
             raise InputError(f"`{name}` must be at least {least}. Got {value}.")
+    if not 1 <= plan.settings <= MOST_SETTINGS:
+        raise InputError(f"`settings` must be between 1 and {MOST_SETTINGS}. Got {plan.settings}.")
+    _check_device(plan.device)
     return plan
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch's words for an unknown and for an absent device
+        first = str(error).splitlines()[0]
+        raise InputError(
+            f"`device` must be one that torch has here, as cpu or cuda. Got '{device}': {first}"
+        ) from error
 
 
 def _about(comparing: Comparing, plan: Plan) -> dict[str, Any]:

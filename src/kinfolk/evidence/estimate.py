@@ -60,9 +60,10 @@ def _arm(comparing: Comparing, rows: Rows, text: str) -> float:
     jobs = jobs_of(comparing, comparing.model, rows, len(arm.settings))[1]
     stacks = arm.stacks(rows, jobs)
     one = stacks[0]  # stands for all: they differ in encoding and dropout only
+    one.training.run(1)  # the first epoch also makes what is made once
     began = time.perf_counter()
-    one.training.run(1)
-    per_update = (time.perf_counter() - began) / one.training.updates / len(one.members)
+    one.training.run(one.training.updates + 1)
+    per_update = (time.perf_counter() - began) / one.schedule.every / len(one.members)
     return per_update * STOPPED_EARLY * sum(len(stack.members) * stack.schedule.updates for stack in stacks)
 
 

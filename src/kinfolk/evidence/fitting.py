@@ -155,15 +155,13 @@ def _predictions(
             for t, prediction in enumerate(predictor.predict(rows.inputs[at])):
                 if prediction is not None and rows.tasks[t].main:
                     name = f"inner/{setting}/{t}"
-                    whole = arrays.setdefault(
-                        name, np.full((len(rows.labels), prediction.shape[1]), np.nan, np.float32)
-                    )
+                    whole = arrays.setdefault(name, np.full((len(rows.labels), prediction.shape[1]), np.nan))
                     whole[at] = prediction
         if len(held):
             used = members[:1] if plan.one_network else members
             for t, prediction in enumerate(average(used).predict(held)):
                 if prediction is not None and rows.tasks[t].main:
-                    arrays[f"outer/{setting}/{t}"] = prediction.astype(np.float32)
+                    arrays[f"outer/{setting}/{t}"] = prediction
     return arrays, kept
 
 

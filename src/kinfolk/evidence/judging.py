@@ -113,9 +113,9 @@ class SplitFits:
                 procedures[role] = _best(errors, own)
         if plan.one_network:
             return Choice(settings, procedures, {})
-        weights = blend(
-            one, target, {str(i): inner[c] for i, c in enumerate(candidates)}, weight, baseline, seed=plan.seed
-        )
+        by = one.error if one.error == "1-auc" and len(at) <= RANKED_ROWS else None
+        predictions = {str(i): inner[c] for i, c in enumerate(candidates)}
+        weights = blend(one, target, predictions, weight, baseline, by=by, seed=plan.seed)
         return Choice(settings, procedures, {candidates[int(i)]: w for i, w in weights.items()})
 
     def choose_network(self) -> Candidate | None:
@@ -237,6 +237,6 @@ def _prediction_frame(fits: SplitFits, row: dict[str, Any], task: int, predictio
             "target": table.labels[split.test[known], task],
             "weight": table.weight[split.test[known]],
             "baseline": fits.baseline(task),
-            "prediction": list(prediction[known]),
+            "prediction": list(prediction[known].astype(np.float64)),
         }
     ).assign(**common)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -54,7 +55,7 @@ def save(predictor: Predictor, folder: Folder, name: str) -> None:
     from safetensors.numpy import save as to_bytes
 
     state = cast("networks.NetworkPredictor", predictor).state()
-    folder.write_bytes(f"{name}.safetensors", to_bytes({k: np.ascontiguousarray(a) for k, a in state.items()}))
+    folder.write_bytes(f"{name}.safetensors", to_bytes({k: np.array(a, order="C") for k, a in state.items()}))
 
 
 def load(
@@ -79,7 +80,13 @@ def load(
         For a file that is damaged or unsafe, or that does not fit the learner.
     """
     if text in OPPONENTS:
-        estimators = persistence.load_sklearn(folder.path / f"{name}.skops")
+        file = folder.path / f"{name}.skops"
+        estimators = persistence.load_sklearn(file, features)
+        if not isinstance(estimators, list) or not estimators or len(estimators) % len(tasks):
+            raise InputError(f"{file} must hold an estimator for each of {len(tasks)} tasks.")
+        for estimator, task in zip(estimators, itertools.cycle(tasks)):
+            if hasattr(estimator, "predict_proba") == (task.kind == "regression"):
+                raise InputError(f"{file} must hold a {task.kind} estimator for task '{task.name}'.")
         return opponents.OpponentPredictor(tasks, estimators)
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
