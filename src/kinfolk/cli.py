@@ -153,7 +153,7 @@ def _run(**given: Any) -> None:
         line = bar.add_task("fit", total=1.0, visible=False)
 
         def announce(lines: list[str]) -> None:
-            bar.console.print("\n".join(lines), highlight=False, markup=False)
+            bar.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
             bar.update(line, visible=True)
 
         try:

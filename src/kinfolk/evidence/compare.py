@@ -25,6 +25,11 @@ from kinfolk.evidence.learners import learner
 from kinfolk.evidence.plan import Plan
 from kinfolk.runs import Folder
 
+COMPARISON = (
+    "arm role setting chosen repeat fold task error_name error train_rows judged_rows epochs seconds".split()
+)  # columns where nothing was judged
+PREDICTIONS = "arm role repeat fold task row target weight baseline prediction".split()
+HISTORY = "arm setting task update stop_loss train_loss weight".split()
 MODEL_SHARE = 0.5  # of a time budget: the model comes first, what is left judges it
 
 
@@ -173,12 +178,12 @@ def collect(comparing: Comparing) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFr
     curves = [comparing.folder(comparing.model, arm) for arm in range(len(comparing.plan.arms))]
     curves = [folder for folder in curves if folder.has("history.parquet")]
     return (
-        _joined(judged, "comparison.parquet"),
-        _joined(judged, "predictions.parquet"),
-        _joined(curves, "history.parquet"),
+        _joined(judged, "comparison.parquet", COMPARISON),
+        _joined(judged, "predictions.parquet", PREDICTIONS),
+        _joined(curves, "history.parquet", HISTORY),
     )
 
 
-def _joined(folders: Sequence[Folder], name: str) -> pd.DataFrame:
+def _joined(folders: Sequence[Folder], name: str, columns: Sequence[str]) -> pd.DataFrame:
     frames = [folder.read_frame(name) for folder in folders]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns))
