@@ -15,7 +15,7 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(VENV)/.demo ## run the main job on a table of digits, writes to runs/demo
-	$(BIN)/kinfolk demo
+	$(BIN)/kinfolk demo --resume
 
 test: $(VENV)/.test ## run the tests
 	$(BIN)/pytest -q -n $(WORKERS)
