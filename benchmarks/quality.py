@@ -18,6 +18,7 @@ import pandas as pd
 from tables import TABLES, targets_of
 
 from kinfolk import workers
+from kinfolk.data.encoding import expected_columns
 from kinfolk.data.tables import Roles, make_table
 from kinfolk.evidence.compare import collect, prepare
 from kinfolk.evidence.fitting import Comparing, Item, fit_arm
@@ -41,7 +42,7 @@ def measured(name: str, processes: int, repeats: int | None, folder: Path) -> tu
     source = TABLES[name]
     frame = source.load()
     table = make_table(frame, Roles(targets_of(source, frame), group=source.group), name=name)
-    plan = plan_for(len(table.labels)).changed(repeats=repeats)
+    plan = plan_for(len(table.labels), expected_columns(table.features), len(table.tasks)).changed(repeats=repeats)
     comparing = prepare(table, plan, folder / name)
     began = time.perf_counter()
     splits = range(comparing.model)

@@ -22,6 +22,7 @@ from pandas.util import hash_pandas_object
 from kinfolk import __version__
 from kinfolk.conclusion import conclude, write_tables
 from kinfolk.data.splits import rare_classes
+from kinfolk.data.encoding import expected_columns
 from kinfolk.data.tables import Roles, Table, make_table, read
 from kinfolk.evidence.compare import compare, prepare
 from kinfolk.evidence.estimate import announcement
@@ -197,7 +198,8 @@ def _table(
 
 
 def _plan(table: Table, options: Options) -> Plan:
-    plan = plan_for(len(table.labels))
+    main = sum(task.main for task in table.tasks)
+    plan = plan_for(len(table.labels), expected_columns(table.features), main)
     arms = (options.arms or plan.arms) + tuple(a for a in options.add if a not in plan.arms)
     plan = plan.changed(
         arms=arms, repeats=options.repeats, folds=options.folds, settings=options.settings, seed=options.seed,

@@ -10,8 +10,8 @@ from kinfolk.data.splits import rare_classes
 from kinfolk.evidence.fitting import Comparing, encoded, jobs_of
 from kinfolk.evidence.jobs import Rows
 from kinfolk.evidence.learners import OPPONENTS
+from kinfolk.evidence.plan import STOPPED_EARLY
 
-STOPPED_EARLY = 0.3  # share of all updates that replicas made, on the tables that were measured
 OPPONENT_SECONDS = 4e-5  # per row, output, setting and inner fold: the mean of the opponents on the same tables
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENCODINGS = ("standard", "piecewise")
-MOST_PIECEWISE = 2000  # columns: beyond that fewer bins per column are made
+MOST_PIECEWISE = 1000  # columns: beyond that fewer bins per column are made
 
 
 class Preparation:
