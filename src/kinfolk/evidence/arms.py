@@ -95,7 +95,8 @@ class NetworkArm:
         predictors = [
             None if job.setting in dropped else self._predictor(rows, stacks, networks, j) for j, job in enumerate(jobs)
         ]
-        return Fits(predictors, self._failed(stacks, jobs), self._history(stacks))
+        cut = any(not stack.training.done for stack in stacks)
+        return Fits(predictors, self._failed(stacks, jobs), self._history(stacks), cut)
 
     def stacks(self, rows: Rows, jobs: Sequence[Job], device: str = "cpu") -> list[Stack]:
         """The stacks in which the jobs are to be trained."""

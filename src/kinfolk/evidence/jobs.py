@@ -101,11 +101,14 @@ class Fits:
         One entry per failure: arm, setting, task, epoch, why.
     history
         Rows of learning curves (setting, task, update, stop_loss, train_loss, weight), averaged over replicas.
+    cut
+        The deadline ended the training before its time.
     """
 
     predictors: list[Predictor | None]
     failed: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    cut: bool = False
 
 
 @dataclass(frozen=True)

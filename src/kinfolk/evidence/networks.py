@@ -20,7 +20,7 @@ from kinfolk.evidence.features import Preparation
 from kinfolk.sharing.base import Sharing
 from kinfolk.training.loop import Parts, Training
 
-CHUNK = 4096  # rows predicted at once
+CHUNK = 65_536  # rows times copies that are predicted at once
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class NetworkPredictor:
         found: list[np.ndarray | None] = [None] * len(self.tasks)
         for part in self.parts:
             like = next(part.model.parameters())  # on its device, in its precision
-            chunks = [self._chunk(part, rows.to(like)) for rows in x.split(CHUNK)]
+            size = max(64, CHUNK // (self.members * len(part.columns)))
+            chunks = [self._chunk(part, rows.to(like)) for rows in x.split(size)]
             for slot, column in enumerate(part.columns):
                 found[column] = np.concatenate([chunk[slot] for chunk in chunks])
         return found
@@ -102,8 +103,9 @@ class NetworkPredictor:
         """All learned numbers, by name."""
         arrays = {f"preparation/{name}": array for name, array in self.preparation.state().items()}
         arrays["scale"], arrays["members"] = self.scale, np.array(self.members)
-        for i, part in enumerate(self.parts):
-            arrays |= {f"part{i}/{name}": t.detach().cpu().numpy() for name, t in replicas.tensors(part.model)}
+        for part in self.parts:
+            before = f"part{part.columns[0]}/"
+            arrays |= {f"{before}{name}": t.detach().cpu().numpy() for name, t in replicas.tensors(part.model)}
         return arrays
 
 
@@ -127,14 +129,22 @@ def from_state(state: Mapping[str, np.ndarray], tasks: tuple[Task, ...], parts: 
     stored = {n.removeprefix("preparation/"): a for n, a in state.items() if n.startswith("preparation/")}
     preparation = Preparation.from_state(stored)
     width = preparation.transform(np.zeros((1, len(preparation.shift)))).shape[1]
+    members, scale = int(state["members"]), np.asarray(state["scale"])
+    if scale.shape != (len(tasks), 2):
+        raise ValueError(f"it holds scales {scale.shape} for {len(tasks)} tasks")
     made = []
-    for i, columns in enumerate(parts.sharing.problems(tasks)):
+    for columns in parts.sharing.problems(tasks):
+        before = f"part{columns[0]}/"
+        held = {n.removeprefix(before): torch.from_numpy(a) for n, a in state.items() if n.startswith(before)}
+        if not held:  # could not be trained: no label in some fold, or its loss was not finite
+            continue
         fresh = copy.deepcopy(parts.sharing).setup(parts.trunk, [tasks[c] for c in columns], torch.Size([width]))
-        held = {n.removeprefix(f"part{i}/"): torch.from_numpy(a) for n, a in state.items() if n.startswith(f"part{i}/")}
-        held |= {n: b for n, b in fresh.named_buffers() if not b.ndim}
-        replicas.load(fresh, held)
+        sizes = {n: len(t) * members * len(columns) for n, t in replicas.tensors(fresh)}
+        replicas.load(fresh, held | {n: b for n, b in fresh.named_buffers() if not b.ndim})
+        if members < 1 or any(len(t) != sizes[n] for n, t in replicas.tensors(fresh)):
+            raise ValueError(f"its tensors must be those of {members} members")
         made.append(Part(fresh.eval().requires_grad_(False), columns))
-    return NetworkPredictor(tuple(made), preparation, tasks, np.asarray(state["scale"]), int(state["members"]))
+    return NetworkPredictor(tuple(made), preparation, tasks, scale, members)
 
 
 def members_of(training: Training) -> list[Sharing | None]:
@@ -156,11 +166,15 @@ def members_of(training: Training) -> list[Sharing | None]:
 
 
 def mean(predictors: Sequence[NetworkPredictor]) -> NetworkPredictor:
-    """One stacked predictor that averages the given ones (same arm and setting, one preparation)."""
+    """One stacked predictor that averages the given ones (same arm and setting, one preparation).
+
+    It predicts the tasks that all of them predict.
+    """
     first = predictors[0]
     parts = []
-    for same in zip(*(p.parts for p in predictors), strict=True):
-        model = replicas.stack([copy.deepcopy(part.model) for part in same])
-        parts.append(Part(model, same[0].columns))
+    for part in first.parts:
+        same = [other.model for p in predictors for other in p.parts if other.columns == part.columns]
+        if len(same) == len(predictors):
+            parts.append(Part(replicas.stack([copy.deepcopy(model) for model in same]), part.columns))
     members = sum(p.members for p in predictors)
     return replace(first, parts=tuple(parts), members=members, epochs=float(np.mean([p.epochs for p in predictors])))

@@ -130,9 +130,11 @@ def train_together(
         if around.folder is not None and around.folder.has(f"checkpoint{i}.safetensors"):
             stack.training.load(_read(around.folder, f"checkpoint{i}.safetensors"))
     keeps = [_keeper(around.folder, f"checkpoint{i}.safetensors") for i in range(len(stacks))]
-    dropped: frozenset[int] = frozenset()
+    dropped: frozenset[int] | None = frozenset()
     if halve_at is not None and settings > 1:
         dropped = _halve(stacks, keeps, around, halve_at, settings)
+    if dropped is None:
+        return frozenset()
     for stack, keep in zip(stacks, keeps, strict=True):
         training = stack.training
         gone = torch.tensor([stack.settings[n] in dropped for n in training.network.number.tolist()], dtype=torch.bool)
@@ -147,13 +149,19 @@ def _halve(
     around: Surroundings,
     halve_at: float,
     settings: int,
-) -> frozenset[int]:
-    """Trains to the rung and names the worse half of the settings, by their losses on the stop rows."""
+) -> frozenset[int] | None:
+    """Trains to the rung and names the worse half of the settings, by their losses on the stop rows.
+
+    None where the deadline comes before the rung.
+    """
     if around.folder is not None and around.folder.has("halved.json"):
         return frozenset(around.folder.read_json("halved.json"))
-    for stack, keep in zip(stacks, keeps, strict=True):
-        until = math.ceil(halve_at * stack.schedule.updates)
-        stack.training.run(until, around.deadline, keep)
+    rungs = [math.ceil(halve_at * stack.schedule.updates) for stack in stacks]
+    for stack, keep, rung in zip(stacks, keeps, rungs, strict=True):
+        stack.training.run(rung, around.deadline, keep)
+    reached = [stack.training.done or stack.training.updates >= rung for stack, rung in zip(stacks, rungs, strict=True)]
+    if not all(reached):
+        return None  # the deadline came first: too little is known to drop any
     losses: dict[int, list[float]] = {s: [] for s in range(settings)}
     for stack in stacks:
         best = stack.training.stopping.best
