@@ -21,8 +21,8 @@ from pandas.util import hash_pandas_object
 
 from kinfolk import __version__
 from kinfolk.conclusion import conclude, write_tables
-from kinfolk.data.splits import rare_classes
 from kinfolk.data.encoding import expected_columns
+from kinfolk.data.splits import rare_classes
 from kinfolk.data.tables import Roles, Table, make_table, read
 from kinfolk.evidence.compare import compare, prepare
 from kinfolk.evidence.estimate import announcement

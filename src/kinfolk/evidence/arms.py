@@ -23,11 +23,11 @@ from kinfolk.training.loop import Parts, Replica
 
 SETTINGS: tuple[Setting, ...] = (
     {"encoding": "piecewise", "rate": 3e-3, "decay": 0.01, "dropout": 0.0},
-    {"encoding": "standard", "rate": 3e-3, "decay": 0.01, "dropout": 0.0},
+    {"encoding": "piecewise", "rate": 1e-2, "decay": 0.01, "dropout": 0.0},
     {"encoding": "piecewise", "rate": 3e-3, "decay": 0.1, "dropout": 0.1},
+    {"encoding": "standard", "rate": 3e-3, "decay": 0.01, "dropout": 0.0},
     {"encoding": "standard", "rate": 1e-3, "decay": 0.1, "dropout": 0.3},
     {"encoding": "piecewise", "rate": 1e-3, "decay": 0.1, "dropout": 0.3},
-    {"encoding": "standard", "rate": 3e-3, "decay": 1.0, "dropout": 0.0},
 )
 """What a network may choose from, best known first: each was the best of some table that was measured."""
 

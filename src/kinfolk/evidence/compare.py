@@ -25,11 +25,10 @@ from kinfolk.evidence.learners import learner
 from kinfolk.evidence.plan import Plan
 from kinfolk.runs import Folder
 
-COMPARISON = (
-    "arm role setting chosen repeat fold task error_name error train_rows judged_rows epochs seconds".split()
-)  # columns where nothing was judged
-PREDICTIONS = "arm role repeat fold task row target weight baseline prediction".split()
-HISTORY = "arm setting task update stop_loss train_loss weight".split()
+COMPARISON = ["arm", "role", "setting", "chosen", "repeat", "fold", "task", "error_name", "error"]
+COMPARISON += ["train_rows", "judged_rows", "epochs", "seconds"]  # columns where nothing was judged
+PREDICTIONS = ["arm", "role", "repeat", "fold", "task", "row", "target", "weight", "baseline", "prediction"]
+HISTORY = ["arm", "setting", "task", "update", "stop_loss", "train_loss", "weight"]
 MODEL_SHARE = 0.5  # of a time budget: the model comes first, what is left judges it
 
 

@@ -120,7 +120,7 @@ class HistGradientBoosting(Trees):
             (0.05, 8, 10, 1.0),
         )
     )
-    iterations: ClassVar[int] = 200
+    iterations: ClassVar[int] = 150
     patience: ClassVar[int] = 10
 
     def _fit_trees(self, task: Task, train: Labelled, stop: Labelled, setting: Setting, seed: int, groups: int) -> Any:

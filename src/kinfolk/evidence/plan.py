@@ -16,7 +16,6 @@ LADDER = (  # repeats, folds, inner folds, of which held out, settings: from ric
     (2, 5, 5, 5, 6),
     (2, 5, 5, 5, 4),
     (1, 5, 5, 5, 4),
-    (1, 5, 5, 3, 4),
     (1, 5, 5, 3, 3),
     (1, 5, 5, 3, 2),
     (1, 3, 5, 2, 2),
@@ -84,9 +83,9 @@ def plan_for(rows: int, columns: int = 0, tasks: int = 1, arms: Sequence[str] = 
     if rows < 1_000:
         richest, length, width = 0, Length(), 128
     elif rows < 2_000:
-        richest, length, width = 1, Length(halve_at=0.25), 128
+        richest, length, width = 1, Length(), 128
     elif rows < 10_000:
-        richest, length, width = 4, Length(60, 1500, 64, halve_at=0.2), 128
+        richest, length, width = 4, Length(90, 1500, 64, halve_at=0.35), 128
     else:
         richest, length, width = len(LADDER) - 1, Length(15, 1500, 256, patience=0.3), 256
     plans = [Plan(arms, *rung, length, width) for rung in LADDER[richest:]]

@@ -164,15 +164,25 @@ def _halve(
         return None  # the deadline came first: too little is known to drop any
     losses: dict[int, list[float]] = {s: [] for s in range(settings)}
     for stack in stacks:
-        best = stack.training.stopping.best
-        scale = best.nan_to_num(posinf=torch.nan).nanmean(0).abs().clamp(min=1e-12)  # tasks count alike
-        for setting, row in zip(stack.settings, (best / scale).mean(1).tolist(), strict=True):
-            losses[setting].append(row)
+        for setting, loss in zip(stack.settings, _relative_losses(stack), strict=True):
+            losses[setting].append(loss)
     ranked = sorted(range(settings), key=lambda s: (float(np.mean(losses[s])) if losses[s] else math.inf, s))
     dropped = frozenset(ranked[(settings + 1) // 2 :])
     if around.folder is not None:
         around.folder.write_json("halved.json", sorted(dropped))
     return dropped
+
+
+def _relative_losses(stack: Stack) -> list[float]:
+    """The mean over tasks of each member's best loss, relative to the task's mean over members: tasks count alike."""
+    best = stack.training.stopping.best.double()
+    columns = torch.tensor([member.columns for _, member in stack.members])
+    relative = torch.empty_like(best)
+    for column in columns.unique():
+        at = columns == column
+        known = best[at][torch.isfinite(best[at])]
+        relative[at] = best[at] / (known.abs().mean().clamp(min=1e-12) if len(known) else 1.0)
+    return relative.mean(1).tolist()
 
 
 def _mean(values: Sequence[float]) -> float:
