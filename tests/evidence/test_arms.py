@@ -114,14 +114,15 @@ def test_what_the_text_gives_is_no_setting():
 
 def test_the_worse_half_of_the_settings_is_dropped_in_every_fold():
     hopeless = {"encoding": "standard", "rate": 1e-9, "decay": 0.0, "dropout": 0.0}
-    arm = NetworkArm("hard", (hopeless, SETTINGS[1]), replace(SHORT, halve_at=0.5), 8)
+    length = Length(epochs=30, updates=12, batch=8, halve_at=0.5)
+    arm = NetworkArm("hard", (hopeless, SETTINGS[3]), length, 8)
     found = arm.fit(rows(), jobs()).predictors
     assert [p is None for p in found] == [True, False, True, False]
 
 
 def test_a_network_whose_loss_is_not_finite_is_named_and_the_others_go_on():
     wild = {"encoding": "standard", "rate": 1e30, "decay": 0.0, "dropout": 0.0}
-    fits = NetworkArm("hard", (SETTINGS[1], wild), SHORT, 8).fit(rows(), jobs())
+    fits = NetworkArm("hard", (SETTINGS[3], wild), SHORT, 8).fit(rows(), jobs())
     assert [p is None for p in fits.predictors] == [False, True, False, True]
     assert {f["arm"] for f in fits.failed} == {"hard"}
     assert all(f["task"] in "abcd" and "NaN" in f["why"] for f in fits.failed)
