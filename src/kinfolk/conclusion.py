@@ -56,10 +56,11 @@ def conclude(path: Path | str, errors: Mapping[str, str] | None = None) -> Verdi
     about = folder.read_json("run.json")
     tasks = tuple(Task(**{**task, "classes": tuple(task["classes"])}) for task in about["tasks"])
     checked = {}
+    kinds = {task.name: task.kind for task in tasks if task.main}
     for name, error in (errors or {}).items():
-        if name not in (task.name for task in tasks):
-            raise unknown("target", name, [task.name for task in tasks if task.main])
-        checked[name] = check_error(name, error, next(task.kind for task in tasks if task.name == name))
+        if name not in kinds:
+            raise unknown("target", name, kinds)
+        checked[name] = check_error(name, error, kinds[name])
     comparison, predictions = folder.read_frame("comparison.parquet"), folder.read_frame("predictions.parquet")
     verdict = judge(comparison, predictions, tasks, meta=about, errors=checked)
     folder.write_json("verdict.json", verdict.to_dict())

@@ -10,8 +10,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from kinfolk.data.splits import rare_classes
 from kinfolk.data.tables import Roles, Table, make_table, read
 from kinfolk.evidence.compare import compare, prepare
 from kinfolk.evidence.estimate import announcement
-from kinfolk.evidence.fitting import Comparing
+from kinfolk.evidence.fitting import Comparing, encoded
 from kinfolk.evidence.plan import Plan, plan_for
 from kinfolk.evidence.verdict import Verdict
 from kinfolk.exceptions import InputError
@@ -144,7 +145,7 @@ def fit(
     resume
         Go on with the run that ``out`` holds.
     budget
-        Seconds in all.
+        Seconds in all, of this call; the model comes first, and what is left judges it.
     processes
         Worker processes; more than one needs ``if __name__ == "__main__":`` in a script.
     announce
@@ -157,32 +158,51 @@ def fit(
     InputError
         For a mistake in the table, a column, an option or the folder.
     """
+    began = time.time()
     given = Roles(tuple(targets), tuple(auxiliary), tuple(ignore), group, weight, split, dict(errors or {}))
     made = _table(table, given, test, missing)
-    options = options or Options()
-    plan = _plan(made, options)
-    path = Path(tempfile.mkdtemp(prefix="kinfolk-")) if out is None else Path(out)
-    began = time.time()
-    comparing = prepare(made, plan, path)
-    with open_run(path, resume) as run:
-        about = _about(comparing, plan)
+    comparing = prepare(made, _plan(made, options or Options()), Path(out or "."))
+    if out is None:  # only now, so that a mistake leaves nothing behind
+        comparing = replace(comparing, path=Path(tempfile.mkdtemp(prefix="kinfolk-")))
+    with open_run(comparing.path, resume) as run:
+        about = _about(comparing)
         _require_same(run, about)
-        run.write_json("plan.json", about | {"command": _command(), "threads": processes})
         if announce is not None:
             announce(announcement(comparing, processes))
-        outcome = compare(comparing, processes=processes, budget=budget, progress=progress)
-        return _finish(run, comparing, outcome.not_tried, time.time() - began)
+        run.write_json("plan.json", about | {"command": _command(), "threads": processes})
+        with _timed(run, began) as seconds:
+            left = None if budget is None else budget - (time.time() - began)
+            not_tried = compare(comparing, processes=processes, budget=left, progress=progress)
+            return _finish(run, comparing, not_tried, seconds)
 
 
-def _finish(run: Folder, comparing: Comparing, not_tried: list[str], seconds: float) -> Fitted:
+@contextmanager
+def _timed(run: Folder, began: float) -> Iterator[Callable[[], float]]:
+    """Gives the seconds spent on a run so far; they are kept when it is stopped, and added up when it goes on."""
+    before = run.read_json("seconds.json") if run.has("seconds.json") else 0.0
+    try:
+        yield lambda: before + time.time() - began
+    finally:
+        run.write_json("seconds.json", before + time.time() - began)
+
+
+def _finish(run: Folder, comparing: Comparing, not_tried: list[str], seconds: Callable[[], float]) -> Fitted:
     model = hand_over(comparing)
-    if run.has("model/model.json"):
-        shutil.rmtree(run.path / "model")
-    model.save(run.path / "model")
-    before = run.read_json("run.json")["seconds"] if run.has("run.json") else 0.0
-    write_tables(run, comparing, {"not_tried": not_tried, "seconds": before + seconds, "blend": model.blend})
+    encoded.cache_clear()  # it holds the table
+    _replace_model(run, model)
+    write_tables(run, comparing, {"not_tried": not_tried, "seconds": seconds(), "blend": model.blend})
     verdict = conclude(run.path)
     return Fitted(verdict, run.read_frame("comparison.parquet"), load(run.path / "model"), run.path)
+
+
+def _replace_model(run: Folder, model: Model) -> None:
+    """Writes the model beside its place first: a model folder is there whole or not at all."""
+    place, beside = run.path / "model", run.path / "model.unfinished"
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save(beside)
+    if place.exists():
+        shutil.rmtree(place)
+    beside.rename(place)
 
 
 def _table(
@@ -228,9 +248,9 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _about(comparing: Comparing, plan: Plan) -> dict[str, Any]:
+def _about(comparing: Comparing) -> dict[str, Any]:
     """What makes a run this run and no other, and what the report says about it."""
-    table = comparing.table
+    table, plan = comparing.table, comparing.plan
     return {
         "kinfolk": __version__,
         "fingerprint": _fingerprint(table),

@@ -6,6 +6,7 @@ from kinfolk.data.encoding import Encoder
 from kinfolk.evidence import learners
 from kinfolk.evidence.fitting import Comparing
 from kinfolk.evidence.judging import Candidate, SplitFits
+from kinfolk.exceptions import InputError
 from kinfolk.model import Member, Model
 
 
@@ -22,11 +23,14 @@ def hand_over(comparing: Comparing) -> Model:
     blend: dict[str, dict[str, float]] = {}
     used: list[Candidate] = []
     for task, one in enumerate(fits.tasks):
-        if not one.main or not fits.candidates(task):
-            continue
-        weights = {network: 1.0} if network is not None else fits.choose(task).weights
-        blend[one.name] = {fits.name(c): w for c, w in weights.items()}
-        used += [c for c in weights if c not in used]
+        weights = fits.choose(task).weights if fits.learnable(task) else {}
+        if network is not None and network in fits.candidates(task):
+            weights = {network: 1.0}
+        if weights:
+            blend[one.name] = {fits.name(c): w for c, w in weights.items()}
+            used += [c for c in weights if c not in used]
+    if not used:
+        raise InputError(_why_nothing(fits))
     table = comparing.table
     rows = comparing.splits[comparing.model].train
     encoder = Encoder(comparing.plan.seed).fit(table.features.iloc[rows])
@@ -38,3 +42,12 @@ def hand_over(comparing: Comparing) -> Model:
         fitted = learners.load(result["arm"], setting, width, table.tasks, len(encoder.names), folder, name)
         members.append(Member(fits.name(one), result["arm"], setting, width, fitted))
     return Model(table.tasks, encoder, tuple(members), blend)
+
+
+def _why_nothing(fits: SplitFits) -> str:
+    what = "A network that serves all targets" if fits.comparing.plan.one_network else "A model"
+    failed = [
+        f"{one['arm']}, {one['task']}: {one['why']}" for result in fits.results.values() for one in result["failed"]
+    ]
+    why = f" ({failed[0]})" if failed else ""
+    return f"{what} could not be fitted: every setting of every arm failed{why}. Choose other arms or more rows."

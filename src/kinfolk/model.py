@@ -110,6 +110,7 @@ class Model:
     def save(self, path: Path | str) -> None:
         """Writes a folder: ``model.json``, weights as safetensors, encoders and trees as skops."""
         folder = Folder(path)
+        folder.remove("model.json")  # it is written last: no model is half another one
         if self.encoder.sklearn is not None:
             folder.path.mkdir(parents=True, exist_ok=True)
             persistence.save_sklearn(self.encoder.sklearn, folder.path / "encoder.skops")
@@ -158,6 +159,7 @@ def load(path: Path | str) -> Model:
 
 def _restored(folder: Folder, stored: dict[str, Any]) -> Model:
     tasks = tuple(Task(**{**task, "classes": tuple(task["classes"])}) for task in stored["tasks"])
+    _check_blend(stored["blend"], [task.name for task in tasks], [one["name"] for one in stored["members"]])
     at = folder.path / "encoder.skops"
     encoder = Encoder.from_state(stored["encoder"], persistence.load_sklearn(at) if at.exists() else None)
     width = len(encoder.names)
@@ -166,6 +168,15 @@ def _restored(folder: Folder, stored: dict[str, Any]) -> Model:
         predictor = learners.load(one["arm"], one["setting"], one["width"], tasks, width, folder, f"member{i}")
         members.append(Member(one["name"], one["arm"], one["setting"], one["width"], predictor))
     return Model(tasks, encoder, tuple(members), stored["blend"])
+
+
+def _check_blend(blend: Any, tasks: list[str], members: list[str]) -> None:
+    """Raises ValueError where a task's weights are no weights of members."""
+    if not tasks or not set(blend) <= set(tasks):
+        raise ValueError(f"it blends {', '.join(map(str, blend))} and has the tasks {', '.join(tasks)}")
+    for task, weights in blend.items():
+        if not set(weights) <= set(members) or not abs(sum(weights.values()) - 1) < 0.01 or min(weights.values()) < 0:
+            raise ValueError(f"the weights of '{task}' must be shares of its members")
 
 
 def _columns(task: Task, prediction: np.ndarray, proba: bool) -> dict[str, Any]:

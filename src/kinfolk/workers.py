@@ -71,8 +71,8 @@ def map(
     ------
     BaseException
         What `function` raised; the other items are given up.
-    RuntimeError
-        When the worker of one item died three times, or workers cannot start.
+    Died
+        When the worker of one item died three times, or workers cannot start: a RuntimeError.
 
     Examples
     --------
@@ -119,6 +119,10 @@ def run(
 
 
 _END = object()
+
+
+class Died(RuntimeError):
+    """The worker process of one item died, again and again."""
 
 
 class _Queue:
@@ -233,8 +237,8 @@ class _Job:
             f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
         )
         if not worker.ready:
-            raise RuntimeError(f"A worker process could not start: it {how}, {ATTEMPTS} times. Use one worker.")
-        raise RuntimeError(
+            raise Died(f"A worker process could not start: it {how}, {ATTEMPTS} times. Use one worker.")
+        raise Died(
             f"The worker process of item {self.index}, {reprlib.repr(self.item)}, {how}, {ATTEMPTS} times. "
             "The usual reason is too little memory; use fewer workers."
         )

@@ -14,6 +14,8 @@ from kinfolk.exceptions import InputError
 
 STRATIFIED_ROWS = 10_000  # beyond that, random folds are as even, and stratifying costs seconds
 QUANTILES = 4
+LEAST_ROWS = 10  # labelled rows of a target
+LEAST_GROUPS = 3  # in training rows: one is held out, one stops, one trains
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ def outer_splits(table: Table, repeats: int, folds: int, seed: int) -> list[Spli
     InputError
         If a main task has fewer labelled rows than folds, or there are fewer groups than folds.
     """
-    main = np.array([task.main for task in table.tasks])
-    labelled = np.flatnonzero(~np.isnan(table.labels[:, main]).all(1))
+    labelled = labelled_rows(table)
     unlabelled = np.setdiff1d(np.arange(len(table.labels)), labelled)
     if table.test is not None:
         _check_test(table, table.test)
@@ -53,9 +54,20 @@ def outer_splits(table: Table, repeats: int, folds: int, seed: int) -> list[Spli
     for repeat in range(repeats):
         at = fold_numbers(table.labels[labelled], table.tasks, _of(table.groups, labelled), folds, seed + repeat)
         for fold in range(folds):
-            train = np.sort(np.concatenate([labelled[at != fold], unlabelled]))
-            splits.append(Split(repeat, fold, train, labelled[at == fold]))
+            test = labelled[at == fold]
+            others = unlabelled if table.groups is None else unlabelled[~_in(table.groups, unlabelled, test)]
+            splits.append(Split(repeat, fold, np.sort(np.concatenate([labelled[at != fold], others])), test))
     return splits
+
+
+def labelled_rows(table: Table) -> Int[np.ndarray, " labelled"]:
+    """Rows that can judge: with a label of a main task, and a weight."""
+    main = np.array([task.main for task in table.tasks])
+    return np.flatnonzero(~np.isnan(table.labels[:, main]).all(1) & (table.weight > 0))
+
+
+def _in(groups: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.isin(groups[rows], groups[others])
 
 
 def fold_numbers(
@@ -122,7 +134,9 @@ def stop_rows(
 
 def rare_classes(table: Table, folds: int) -> list[str]:
     """A warning for each task with classes of fewer rows than folds: they cannot be judged in every fold."""
-    notes = []
+    notes: list[str] = []
+    if table.test is not None:  # there are no folds
+        return notes
     for label, task in zip(table.labels.T, table.tasks, strict=True):
         counts = [int((label == code).sum()) for code in range(len(task.classes))]
         rare = [f"'{c}' ({n} rows)" for c, n in zip(task.classes, counts, strict=True) if n < folds]
@@ -137,23 +151,34 @@ def _of(groups: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
 
 
 def _check(table: Table, folds: int) -> None:
+    least = max(LEAST_ROWS, 2 * folds)
     for label, task in zip(table.labels.T, table.tasks, strict=True):
-        known = int((~np.isnan(label)).sum())
-        if task.main and known < 2 * folds:
+        known = int((~np.isnan(label) & (table.weight > 0)).sum())
+        if task.main and known < least:
             raise InputError(
-                f"Each target needs at least {2 * folds} labelled rows for {folds} folds. '{task.name}' has {known}. "
+                f"Each target needs at least {least} labelled rows for {folds} folds. '{task.name}' has {known}. "
                 "Give more labels, or fewer folds by --splits."
             )
-    if table.groups is not None and len(np.unique(table.groups)) < 2 * folds:
+    least = max(2 * LEAST_GROUPS, 2 * folds)
+    groups = least if table.groups is None else len(np.unique(table.groups[labelled_rows(table)]))
+    if groups < least:
         raise InputError(
-            f"--group needs at least {2 * folds} groups for {folds} folds. There are {len(np.unique(table.groups))}. "
-            "Give fewer folds by --splits."
+            f"--group needs at least {least} groups with labels for {folds} folds. There are {groups}. "
+            "Give fewer folds by --splits, or leave --group out."
         )
 
 
 def _check_test(table: Table, test: np.ndarray) -> None:
     for name, rows in (("test", test), ("training", ~test)):
         for label, task in zip(table.labels.T, table.tasks, strict=True):
-            known = int((~np.isnan(label[rows])).sum())
-            if task.main and known < 10:
-                raise InputError(f"Each target needs at least 10 labelled {name} rows. '{task.name}' has {known}.")
+            known = int((~np.isnan(label[rows]) & (table.weight[rows] > 0)).sum())
+            if task.main and known < LEAST_ROWS:
+                raise InputError(
+                    f"Each target needs at least {LEAST_ROWS} labelled {name} rows. '{task.name}' has {known}."
+                )
+    train = labelled_rows(table)[~test[labelled_rows(table)]]
+    groups = LEAST_GROUPS if table.groups is None else len(np.unique(table.groups[train]))
+    if groups < LEAST_GROUPS:
+        raise InputError(
+            f"--group needs at least {LEAST_GROUPS} groups in the training rows. There are {groups}. Leave --group out."
+        )

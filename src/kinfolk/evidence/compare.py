@@ -7,9 +7,10 @@ procedure once more, on all rows.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +20,19 @@ import pandas as pd
 from kinfolk import workers
 from kinfolk.data.splits import Split, outer_splits
 from kinfolk.data.tables import Table
-from kinfolk.evidence.fitting import Comparing, Item, fit_arm
-from kinfolk.evidence.judging import judge_split
+from kinfolk.evidence.fitting import Comparing, Item, finished, fit_arm
+from kinfolk.evidence.judging import judge_split, judged
 from kinfolk.evidence.learners import learner
 from kinfolk.evidence.plan import Plan
+from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 
+# Columns where nothing was judged.
 COMPARISON = ["arm", "role", "setting", "chosen", "repeat", "fold", "task", "error_name", "error"]
-COMPARISON += ["train_rows", "judged_rows", "epochs", "seconds"]  # columns where nothing was judged
+COMPARISON += ["train_rows", "judged_rows", "epochs", "seconds"]
 PREDICTIONS = ["arm", "role", "repeat", "fold", "task", "row", "target", "weight", "baseline", "prediction"]
 HISTORY = ["arm", "setting", "task", "update", "stop_loss", "train_loss", "weight"]
-MODEL_SHARE = 0.5  # of a time budget: the model comes first, what is left judges it
+MODEL_SHARE = 0.3  # of a time budget: the model comes first; a verdict needs two more splits at least
 
 
 @dataclass(frozen=True)
@@ -39,29 +42,29 @@ class Judging:
     split: int
 
 
-@dataclass
-class Outcome:
-    """What was left out."""
-
-    not_tried: list[str] = field(default_factory=list)
-
-
 def prepare(table: Table, plan: Plan, path: Path) -> Comparing:
     """Splits the rows, and checks every arm.
 
     Raises
     ------
     InputError
-        If an arm is not one, or rows or groups are too few for the folds.
+        If an arm is not one, if rows or groups are too few for the folds, or if a single network is asked for
+        and no arm makes one.
     """
     splits = outer_splits(table, plan.repeats, plan.folds, plan.seed)
     if table.test is None:
         everything = np.arange(len(table.labels))
         splits.append(Split(plan.repeats, 0, everything, everything[:0]))
-    roles = {text: learner(text, plan).role for text in plan.arms}
+    learners = [learner(text, plan) for text in plan.arms]
+    roles = {one.text: one.role for one in learners}  # an arm that is given twice, in whatever spelling, counts once
     if len(table.tasks) == 1:  # there is nothing to share
-        plan = plan.changed(arms=tuple(text for text in plan.arms if roles[text] != "sharing"))
-    return Comparing(table, plan, tuple(splits), path)
+        roles = {text: role for text, role in roles.items() if role != "sharing"} or roles
+    wanted = {"sharing"} if sum(task.main for task in table.tasks) > 1 else {"sharing", "single-task"}
+    if plan.one_network and wanted.isdisjoint(roles.values()):
+        raise InputError(
+            f"--one-network needs an arm whose tasks share a network, as hard. Got {', '.join(roles)}. Add --arm +hard."
+        )
+    return Comparing(table, plan.changed(arms=tuple(roles)), tuple(splits), path)
 
 
 def compare(
@@ -70,7 +73,7 @@ def compare(
     processes: int = 1,
     budget: float | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Outcome:
+) -> list[str]:
     """Fits and judges everything that is not on disk yet.
 
     Parameters
@@ -80,47 +83,68 @@ def compare(
     processes
         How many worker processes, of one thread each.
     budget
-        Seconds in all; None: as long as it takes.
+        Seconds in all; None: as long as it takes. Opponents end when they are done.
     progress
         Called with the share that is done, in [0, 1].
+
+    Returns
+    -------
+    list
+        What the budget did not last for, in words.
+
+    Raises
+    ------
+    InputError
+        When the memory is too small for so many processes.
     """
     schedule = _Schedule(comparing, processes, budget)
-    whole = schedule.whole
-    finished = 0.0
+    done = 0.0
 
-    def done(index: int, item: Item | Judging) -> Sequence[Item | Judging]:
-        nonlocal finished
+    def note(index: int, item: Item | Judging) -> Sequence[Item | Judging]:
+        nonlocal done
         if isinstance(item, Item):
-            finished += schedule.cost(item.arm)
+            done += schedule.cost(item.arm)
             if progress is not None:
-                progress(min(1.0, finished / whole))
+                progress(min(1.0, done / schedule.whole))
         return schedule.done(item)
 
-    workers.run(partial(_work, comparing), schedule.items(), workers=processes, done=done)
-    return Outcome(schedule.not_tried)
+    try:
+        workers.run(partial(_work, comparing), schedule.items(), workers=processes, done=note)
+    except workers.Died as error:
+        raise InputError(
+            f"{error} What is finished is kept in {comparing.path}: go on with --resume and --workers 1."
+        ) from error
+    return schedule.not_tried()
 
 
 def _work(comparing: Comparing, item: Item | Judging) -> Item | Judging:
-    if isinstance(item, Judging):
-        if not comparing.folder(item.split).has("comparison.parquet"):
-            judge_split(comparing, item.split)
-    else:
+    if isinstance(item, Item):
         fit_arm(comparing, item)
+        return item
+    arms = finished(comparing, comparing.model)
+    complete = set(arms) <= set(finished(comparing, item.split))  # what was cut short is not judged beside the others
+    if arms and complete and not judged(comparing, item.split, arms):
+        judge_split(comparing, item.split, arms)
     return item
 
 
 class _Schedule:
-    """Which item comes next: the model's split first, then outer splits as long as the budget lasts."""
+    """Which item comes next: the model's split first, then outer splits as long as the budget lasts.
+
+    A split is judged when its arms and those of the model are in, by the arms that the model has.
+    """
 
     def __init__(self, comparing: Comparing, processes: int, budget: float | None) -> None:
         self.comparing, self.processes, self.budget = comparing, processes, budget
         self.began = time.time()
-        self.not_tried: list[str] = []
         self.roles = [learner(text, comparing.plan).role for text in comparing.plan.arms]
+        self.whole = len(comparing.splits) * sum(map(self.cost, range(len(self.roles))))
+        self.late: list[int] = []
+        self.cut: list[int] = []
         self.open: dict[int, set[int]] = {}
+        self.judged: set[int] = set()
         self.started: dict[int, float] = {}
         self.seconds: dict[int, float] = {}
-        self.whole = len(comparing.splits) * sum(map(self.cost, range(len(self.roles))))
 
     def cost(self, arm: int) -> float:
         """About how long an arm takes beside the others."""
@@ -128,57 +152,97 @@ class _Schedule:
         return {"opponent": 0.5, "sharing": 1.0, "single-task": 0.7 * tasks}[self.roles[arm]]
 
     def items(self) -> Iterator[Item | Judging]:
-        model = self.comparing.model
-        costly_first = sorted(range(len(self.roles)), key=self.cost, reverse=self.budget is None)
-        self.open[model] = set(costly_first)
-        for arm in costly_first:
-            if self._late(MODEL_SHARE):
+        """Items in order; what comes next is decided when it is asked for."""
+        yield from self._of_model()
+        for split in range(self.comparing.model):
+            tried = [arm for arm in self.started if arm not in self.cut]
+            if not tried or (self.budget is not None and self._seconds_of_split(tried) > self._left(1.0)):
+                break
+            self.open[split] = set(tried)
+            for arm in tried:
+                if arm not in self.cut:  # it may have been cut by now
+                    yield Item(split, arm, self._deadline(1.0))
+        yield from self._ready()
+
+    def _of_model(self) -> Iterator[Item | Judging]:
+        arms = self._order()
+        model, there = self.comparing.model, finished(self.comparing, self.comparing.model)
+        self.open[model] = set(arms)
+        for arm in arms:
+            if self._left(MODEL_SHARE) <= 0 and self.started and arm not in there:
+                self.late.append(arm)
                 self.open[model].discard(arm)
-                self.not_tried.append(f"{self.comparing.plan.arms[arm]}: the time budget was spent before it began")
             else:
                 self.started[arm] = time.time()
                 yield Item(model, arm, self._deadline(MODEL_SHARE))
-        tried = [arm for arm in costly_first if arm in self.started]
-        for split in range(model):
-            if self.budget is not None and self._seconds_of_split() > self.began + self.budget - time.time():
-                self.not_tried.append(f"{model - split} of {model} outer splits: the time budget would not have lasted")
-                return
-            self.open[split] = set(tried)
-            for arm in tried:
-                yield Item(split, arm, self._deadline(1.0))
+        yield from self._ready()
+
+    def _order(self) -> list[int]:
+        """Costly ones first; under a budget the first of each role, then the second, cheap ones first."""
+        arms = range(len(self.roles))
+        if self.budget is None:
+            return sorted(arms, key=self.cost, reverse=True)
+        return sorted(arms, key=lambda arm: (self.roles[:arm].count(self.roles[arm]), self.cost(arm)))
 
     def done(self, item: Item | Judging) -> list[Item | Judging]:
-        """Notes a result; a split is judged when its last arm is in."""
+        """Notes a result."""
         if isinstance(item, Judging):
             return []
-        if item.split == self.comparing.model:
-            self.seconds[item.arm] = time.time() - self.started[item.arm]
         self.open[item.split].discard(item.arm)
-        judged = len(self.comparing.splits[item.split].test) > 0
-        return [Judging(item.split)] if judged and not self.open[item.split] else []
+        if item.split == self.comparing.model:
+            result = self.comparing.folder(item.split, item.arm).read_json("result.json")
+            self.seconds[item.arm] = result["seconds"]
+            if result["cut"]:
+                self.cut.append(item.arm)
+                for waiting in self.open.values():
+                    waiting.discard(item.arm)
+        return self._ready()
 
-    def _late(self, share: float) -> bool:
-        deadline = self._deadline(share)
-        return deadline is not None and time.time() >= deadline and bool(self.started)
+    def _ready(self) -> list[Item | Judging]:
+        """Splits that can be judged by now."""
+        if self.open[self.comparing.model]:
+            return []
+        ready = [s for s, waiting in self.open.items() if not waiting and s not in self.judged]
+        self.judged |= set(ready)
+        return [Judging(split) for split in ready if len(self.comparing.splits[split].test)]
 
     def _deadline(self, share: float) -> float | None:
         return None if self.budget is None else self.began + share * self.budget
 
-    def _seconds_of_split(self) -> float:
+    def _left(self, share: float) -> float:
+        return math.inf if self.budget is None else self.began + share * self.budget - time.time()
+
+    def _seconds_of_split(self, arms: Sequence[int]) -> float:
         """How long one more split will take, by what the model's fits took."""
-        running = (time.time() - self.started[arm] for arm in self.started if arm not in self.seconds)
-        return (sum(self.seconds.values()) + sum(running)) / self.processes
+        return sum(self.seconds.get(arm, time.time() - self.started[arm]) for arm in arms) / self.processes
+
+    def not_tried(self) -> list[str]:
+        """What the budget did not last for."""
+        if self.budget is None:
+            return []
+        arms, model = self.comparing.plan.arms, self.comparing.model
+        there = finished(self.comparing, model)
+        cut = "its training was cut short by the time budget, and it is " + ("left out" if there else "used as it is")
+        notes = [f"{arms[arm]}: the time budget was spent before it began" for arm in self.late]
+        notes += [f"{arms[arm]}: {cut}" for arm in self.cut]
+        left = sum(not judged(self.comparing, split, there) for split in range(model))
+        return notes + ([f"{left} of {model} outer splits: the time budget did not last"] if left else [])
 
 
 def collect(comparing: Comparing) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The comparison, the predictions, and the learning curves of the model's networks, from all splits."""
-    judged = [comparing.folder(split) for split in range(len(comparing.splits))]
-    judged = [folder for folder in judged if folder.has("comparison.parquet")]
+    """The comparison, the predictions, and the learning curves of the model's networks, from all splits.
+
+    Splits that were judged by other arms than the model has (with less time, before) are left out.
+    """
+    arms = finished(comparing, comparing.model)
+    splits = range(len(comparing.splits))
+    found = [comparing.folder(s) for s in splits if not arms or judged(comparing, s, arms)]
+    found = [folder for folder in found if folder.has("comparison.parquet")]
     curves = [comparing.folder(comparing.model, arm) for arm in range(len(comparing.plan.arms))]
     curves = [folder for folder in curves if folder.has("history.parquet")]
     return (
-        _joined(judged, "comparison.parquet", COMPARISON),
-        _joined(judged, "predictions.parquet", PREDICTIONS),
+        _joined(found, "comparison.parquet", COMPARISON),
+        _joined(found, "predictions.parquet", PREDICTIONS),
         _joined(curves, "history.parquet", HISTORY),
     )
 

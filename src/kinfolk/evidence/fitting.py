@@ -20,7 +20,7 @@ from kinfolk.evidence.plan import Plan
 from kinfolk.runs import Folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object per comparison: tables are not compared
 class Comparing:
     """All that a process needs to know to fit any arm in any split.
 
@@ -39,9 +39,6 @@ class Comparing:
     plan: Plan
     splits: tuple[Split, ...]
     path: Path
-
-    def __hash__(self) -> int:
-        return hash(self.path)
 
     @property
     def model(self) -> int:
@@ -75,16 +72,20 @@ def encoded(comparing: Comparing, split: int) -> tuple[Encoder, Rows, np.ndarray
 
 
 def jobs_of(comparing: Comparing, split: int, rows: Rows, settings: int) -> tuple[np.ndarray, list[Job]]:
-    """The inner fold of each row (-1: none, it has no label), and a job for each fold held out and setting."""
+    """The inner fold of each row (-1: none, it has no label), and a job for each fold held out and setting.
+
+    There are fewer folds than planned where there are fewer rows or groups.
+    """
     table, plan, one = comparing.table, comparing.plan, comparing.splits[split]
     groups = None if table.groups is None else table.groups[one.train]
-    labelled = np.flatnonzero(~np.isnan(rows.labels).all(1))
+    labelled = np.flatnonzero(~np.isnan(rows.labels).all(1) & (rows.weight > 0))
     numbers = np.full(len(rows.labels), -1)
     seed = plan.seed + 1000 * (one.repeat + 1) + one.fold
     inner_groups = None if groups is None else groups[labelled]
-    numbers[labelled] = fold_numbers(rows.labels[labelled], table.tasks, inner_groups, plan.inner, seed)
+    folds = min(plan.inner, len(labelled if inner_groups is None else np.unique(inner_groups)))
+    numbers[labelled] = fold_numbers(rows.labels[labelled], table.tasks, inner_groups, folds, seed)
     jobs = []
-    for fold in range(plan.held):
+    for fold in range(min(plan.held, folds)):
         others = np.flatnonzero((numbers != fold) & (numbers >= 0))
         train, stop = stop_rows(others, rows.labels, table.tasks, groups, seed + fold)
         jobs += [Job(train, stop, setting, seed + fold) for setting in range(settings)]
@@ -94,14 +95,18 @@ def jobs_of(comparing: Comparing, split: int, rows: Rows, settings: int) -> tupl
 def fit_arm(comparing: Comparing, item: Item) -> dict[str, Any]:
     """Fits an arm in a split and writes what it predicts; what is there already is not done again.
 
+    A fit that a deadline ended too early is written too, and goes on when there is time again.
+
     Returns
     -------
     dict
         What is written as ``result.json``: seconds, parameters, epochs, failures.
     """
     folder = comparing.folder(item.split, item.arm)
-    if folder.has("result.json"):
-        return folder.read_json("result.json")
+    before = folder.read_json("result.json") if folder.has("result.json") else {"cut": True, "seconds": 0.0}
+    late = item.deadline is not None and time.time() >= item.deadline
+    if not before["cut"] or (late and folder.has("result.json")):
+        return before
     began = time.monotonic()
     encoder, rows, held = encoded(comparing, item.split)
     arm = learner(comparing.plan.arms[item.arm], comparing.plan)
@@ -120,17 +125,25 @@ def fit_arm(comparing: Comparing, item: Item) -> dict[str, Any]:
         "arm": arm.text,
         "role": arm.role,
         "settings": list(arm.settings),
-        "seconds": trained - began,
-        "predict_seconds_per_1000_rows": _per_thousand(members, rows),
+        "seconds": before["seconds"] + trained - began,
+        "predict_seconds_per_1000_rows": _per_thousand(members, rows, comparing.plan),
         "parameters": next((m[0].parameters for m in members.values()), None),
         "epochs": {str(s): float(np.mean([m.epochs for m in of])) for s, of in members.items()},
         "failed": [f | {"split": folder.path.parent.name} for f in fits.failed],
         "features": len(encoder.names),
         "tried": sorted(members),
+        "cut": fits.cut,
     }
     folder.write_json("result.json", result)
-    _clean(folder)
+    if not fits.cut:
+        _clean(folder)
     return result
+
+
+def finished(comparing: Comparing, split: int) -> list[int]:
+    """The arms that are fitted in a split, and were not cut short."""
+    folders = {arm: comparing.folder(split, arm) for arm in range(len(comparing.plan.arms))}
+    return [a for a, f in folders.items() if f.has("result.json") and not f.read_json("result.json")["cut"]]
 
 
 def _around(comparing: Comparing, item: Item, folder: Folder) -> Surroundings:
@@ -141,7 +154,10 @@ def _around(comparing: Comparing, item: Item, folder: Folder) -> Surroundings:
 def _predictions(
     arm: Learner, fits: Fits, jobs: Sequence[Job], numbers: np.ndarray, rows: Rows, held: np.ndarray, plan: Plan
 ) -> tuple[dict[str, np.ndarray], dict[int, list[Predictor]]]:
-    """For each setting that was fitted on every fold: ``inner/setting/task``, NaN where not held out, and ``outer``."""
+    """For each setting that was fitted on every fold: ``inner/setting/task``, NaN where not held out, and ``outer``.
+
+    Main tasks that every fold's fit predicts.
+    """
     arrays: dict[str, np.ndarray] = {}
     kept: dict[int, list[Predictor]] = {}
     for setting in range(len(arm.settings)):
@@ -150,31 +166,36 @@ def _predictions(
         if not members or len(members) < len(own):
             continue
         kept[setting] = members
-        for fold, predictor in enumerate(members):
-            at = np.flatnonzero(numbers == fold)
-            for t, prediction in enumerate(predictor.predict(rows.inputs[at])):
-                if prediction is not None and rows.tasks[t].main:
-                    name = f"inner/{setting}/{t}"
-                    whole = arrays.setdefault(name, np.full((len(rows.labels), prediction.shape[1]), np.nan))
-                    whole[at] = prediction
-        if len(held):
-            used = members[:1] if plan.one_network else members
-            for t, prediction in enumerate(average(used).predict(held)):
-                if prediction is not None and rows.tasks[t].main:
-                    arrays[f"outer/{setting}/{t}"] = prediction
+        at = [np.flatnonzero(numbers == fold) for fold in range(len(members))]
+        inner = [member.predict(rows.inputs[own]) for member, own in zip(members, at, strict=True)]
+        outer = _used(members, plan).predict(held) if len(held) else None
+        for t, task in enumerate(rows.tasks):
+            parts = [part for one in inner if (part := one[t]) is not None]
+            if not task.main or len(parts) < len(members):
+                continue
+            whole = arrays[f"inner/{setting}/{t}"] = np.full((len(rows.labels), task.size), np.nan)
+            for own, part in zip(at, parts, strict=True):
+                whole[own] = part
+            if outer is not None and (part := outer[t]) is not None:
+                arrays[f"outer/{setting}/{t}"] = part
     return arrays, kept
+
+
+def _used(members: Sequence[Predictor], plan: Plan) -> Predictor:
+    """What is handed over of the fits of one setting: their mean, or the first fold's network."""
+    return average(members[:1] if plan.one_network else members)
 
 
 def _keep_models(folder: Folder, members: dict[int, list[Predictor]], plan: Plan) -> None:
     for setting, predictors in members.items():
-        save(average(predictors[:1] if plan.one_network else predictors), folder, f"setting{setting}")
+        save(_used(predictors, plan), folder, f"setting{setting}")
 
 
-def _per_thousand(members: dict[int, list[Predictor]], rows: Rows) -> float | None:
+def _per_thousand(members: dict[int, list[Predictor]], rows: Rows, plan: Plan) -> float | None:
     if not members:
         return None
     some = np.resize(rows.inputs, (1000, rows.inputs.shape[1]))
-    predictor = average(next(iter(members.values())))
+    predictor = _used(next(iter(members.values())), plan)
     began = time.perf_counter()
     predictor.predict(some)
     return time.perf_counter() - began

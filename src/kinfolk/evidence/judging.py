@@ -15,7 +15,7 @@ import pandas as pd
 from kinfolk.data.errors import error, scores
 from kinfolk.data.tasks import Task
 from kinfolk.evidence.blend import blend
-from kinfolk.evidence.fitting import Comparing
+from kinfolk.evidence.fitting import Comparing, finished
 from kinfolk.evidence.jobs import setting_text
 
 PROCEDURES = ("single-task", "sharing")
@@ -58,14 +58,17 @@ class SplitFits:
         What is compared.
     split
         The number of the split.
+    arms
+        Which arms; None: those that are finished, or, where none is, those that were cut short.
     """
 
-    def __init__(self, comparing: Comparing, split: int) -> None:
+    def __init__(self, comparing: Comparing, split: int, arms: Sequence[int] | None = None) -> None:
         self.comparing, self.split = comparing, comparing.splits[split]
         table = comparing.table
         self.tasks = table.tasks
         self.labels, self.weight = table.labels[self.split.train], table.weight[self.split.train]
-        folders = {arm: comparing.folder(split, arm) for arm in range(len(comparing.plan.arms))}
+        arms = arms or finished(comparing, split) or range(len(comparing.plan.arms))
+        folders = {arm: comparing.folder(split, arm) for arm in arms}
         self._folders = {arm: folder for arm, folder in folders.items() if folder.has("result.json")}
         self.results = {arm: folder.read_json("result.json") for arm, folder in self._folders.items()}
 
@@ -105,6 +108,7 @@ class SplitFits:
         baseline = self.baseline(task)
         inner = {c: self.inner(c, task)[at] for c in candidates}
         errors = {c: _finite(error(one, target, inner[c], weight, baseline)) for c in candidates}
+        # Where no row can tell, all are infinite, and an arm's first setting, the best known one, is taken.
         settings = {arm: _best(errors, [c for c in candidates if c.arm == arm]) for arm in {c.arm for c in candidates}}
         procedures = {}
         for role in PROCEDURES:
@@ -113,35 +117,45 @@ class SplitFits:
                 procedures[role] = _best(errors, own)
         if plan.one_network:
             return Choice(settings, procedures, {})
-        by = one.error if one.error == "1-auc" and len(at) <= RANKED_ROWS else None
+        if not len(at):
+            return Choice(settings, procedures, {c: 1 / len(settings) for c in settings.values()})
+        ranked = one.error == "1-auc" and len(at) <= RANKED_ROWS and len(np.unique(target)) > 1
+        by = one.error if ranked else None
         predictions = {str(i): inner[c] for i, c in enumerate(candidates)}
         weights = blend(one, target, predictions, weight, baseline, by=by, seed=plan.seed)
         return Choice(settings, procedures, {candidates[int(i)]: w for i, w in weights.items()})
 
     def choose_network(self) -> Candidate | None:
         """The sharing network that is best for all main tasks together, each task's error relative to its best."""
-        relative: dict[Candidate, list[float]] = {}
-        for task, one in enumerate(self.tasks):
-            if not one.main:
-                continue
-            own = [c for c in self.candidates(task) if self.results[c.arm]["role"] != "opponent"]
-            at = self._judging_rows(task, own)
+        served = [task for task in range(len(self.tasks)) if self.learnable(task)]
+        networks = [set(filter(self._shares, self.candidates(task))) for task in served]
+        every = sorted(set.intersection(*networks), key=lambda c: (c.arm, c.setting)) if networks else []
+        relative: dict[Candidate, list[float]] = {c: [] for c in every}
+        for task in served:
+            one, at, baseline = self.tasks[task], self._judging_rows(task, every), self.baseline(task)
             target, weight = self.labels[at, task], self.weight[at]
-            errors = {c: _finite(error(one, target, self.inner(c, task)[at], weight, self.baseline(task))) for c in own}
-            least = min(errors.values(), default=1.0)
+            errors = {c: error(one, target, self.inner(c, task)[at], weight, baseline) for c in every}
+            least = min((e for e in errors.values() if math.isfinite(e)), default=math.nan)
             for c, e in errors.items():
-                relative.setdefault(c, []).append(e / least if least > 0 else e)
-        shared = {c: float(np.mean(e)) for c, e in relative.items() if self._serves_all(c)}
-        return min(shared, key=lambda c: shared[c]) if shared else None
+                relative[c].append(_finite(e / least if least > 0 else e))
+        judged = {
+            c: float(np.mean([e for e in errors if e < math.inf] or [math.inf])) for c, errors in relative.items()
+        }
+        return min(judged, key=lambda c: judged[c]) if judged else None
 
-    def _serves_all(self, one: Candidate) -> bool:
-        main = sum(task.main for task in self.tasks)
-        return self.results[one.arm]["role"] == "sharing" or main == 1
+    def _shares(self, one: Candidate) -> bool:
+        """Whether it is one network for all main tasks."""
+        role = self.results[one.arm]["role"]
+        return role == "sharing" or (role == "single-task" and sum(task.main for task in self.tasks) == 1)
+
+    def learnable(self, task: int) -> bool:
+        """Whether a task is judged, has a label to train on, and something was fitted to it."""
+        return self.tasks[task].main and not math.isnan(self.baseline(task)) and bool(self.candidates(task))
 
     def baseline(self, task: int) -> float:
-        """The mean label of the split's training rows."""
-        known = ~np.isnan(self.labels[:, task])
-        return float(np.average(self.labels[known, task], weights=self.weight[known]))
+        """The mean label of the split's training rows; NaN where there is none."""
+        known = ~np.isnan(self.labels[:, task]) & (self.weight > 0)
+        return float(np.average(self.labels[known, task], weights=self.weight[known])) if known.any() else math.nan
 
     def _judging_rows(self, task: int, candidates: Sequence[Candidate]) -> np.ndarray:
         held = ~np.isnan(self.labels[:, task]) & (self.weight > 0)
@@ -158,14 +172,22 @@ def _best(errors: dict[Candidate, float], among: Sequence[Candidate]) -> Candida
     return min(among, key=lambda c: errors[c])
 
 
-def judge_split(comparing: Comparing, split: int) -> None:
-    """Writes the comparison and the predictions of one outer split, as verdict and report read them."""
-    fits = SplitFits(comparing, split)
+def judge_split(comparing: Comparing, split: int, arms: Sequence[int] | None = None) -> None:
+    """Writes the comparison and the predictions of one outer split, as verdict and report read them.
+
+    Parameters
+    ----------
+    comparing, split
+        What is judged.
+    arms
+        Which arms; None: all that are finished in this split.
+    """
+    fits = SplitFits(comparing, split, arms)
     network = fits.choose_network() if comparing.plan.one_network else None
     comparison: list[dict[str, Any]] = []
     predictions: list[pd.DataFrame] = []
     for task, one in enumerate(fits.tasks):
-        if one.main and fits.candidates(task):
+        if fits.learnable(task):
             for row, prediction in _judged(fits, task, one, network):
                 comparison.append(row)
                 predictions.append(_prediction_frame(fits, row, task, prediction))
@@ -173,6 +195,13 @@ def judge_split(comparing: Comparing, split: int) -> None:
         folder = comparing.folder(split)
         folder.write_frame("predictions.parquet", pd.concat(predictions, ignore_index=True))
         folder.write_frame("comparison.parquet", pd.DataFrame(comparison))
+        folder.write_json("judged.json", sorted(fits.results))
+
+
+def judged(comparing: Comparing, split: int, arms: Sequence[int]) -> bool:
+    """Whether a split is judged, by these arms."""
+    folder = comparing.folder(split)
+    return folder.has("judged.json") and folder.read_json("judged.json") == sorted(arms)
 
 
 def _judged(
@@ -191,6 +220,8 @@ def _judged(
         chosen = {"arm": role, "role": "procedure", "setting": setting, "chosen": result["arm"]}
         yield _row(fits, task, one, chosen, [candidate], fits.outer(candidate, task)), fits.outer(candidate, task)
     weights = {network: 1.0} if network is not None else choice.weights
+    if not weights:  # one network was asked for, and none could be trained
+        return
     prediction = np.sum([w * fits.outer(c, task) for c, w in weights.items()], 0)
     named = json.dumps({fits.name(c): w for c, w in weights.items()}, ensure_ascii=False)
     arms = {fits.results[c.arm]["arm"] for c in weights}

@@ -67,11 +67,12 @@ class Outcome:
         rows.index.names = ["at", "of"]
         judged = rows[rows["role"] == "procedure"].pivot(columns="arm", values="error", index=SPLIT)
         counts = judged.index[np.isfinite(judged.to_numpy(float)).all(axis=1)]
+        tried = rows if len(rows) else comparison  # nothing could be fitted to a task without rows
         return cls(
             task,
             rows[rows.index.isin(counts)],
             rows.index.nunique() - len(counts),
-            bool((rows["role"] == SHARING).any()),
+            bool((tried["role"] == SHARING).any()),
         )
 
     @cached_property

@@ -164,6 +164,8 @@ class Opponent(ABC):
     ) -> list[Any]:
         """Fit a task, or predict a constant where there is nothing to learn from."""
         both = joined(train, stop)
+        if not task.main:  # an auxiliary task helps nobody here, and is not predicted
+            return [_constant(task, both) for _ in jobs]
         if len(both) < LEAST_ROWS or len(train) < 2 or np.ptp(train.target) == 0:
             constant = _constant(task, both)
             return [constant for _ in jobs]
