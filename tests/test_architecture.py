@@ -87,6 +87,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "plots": None,
     "report": None,
     "handing": None,
+    "identity": None,
     "conclusion": None,
     "fitted": None,
     "estimators": ("labels", "base", "regressor", "classifier", "mixed", "folds"),

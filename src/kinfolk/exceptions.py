@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class WorkerDied(RuntimeError):
+    """The worker process of one item died, again and again: mostly for lack of memory."""
+
+
 class Interrupted(Exception):
     """The user stopped the work (Ctrl-C). Everything finished so far is on disk."""
 

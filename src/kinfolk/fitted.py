@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from pandas.util import hash_pandas_object
 
-from kinfolk import __version__
 from kinfolk.conclusion import conclude, write_tables
 from kinfolk.data.encoding import expected_columns
-from kinfolk.data.splits import rare_classes
+from kinfolk.data.splits import labelled_rows
 from kinfolk.data.tables import Roles, Table, make_table, read
 from kinfolk.evidence.compare import compare, prepare
 from kinfolk.evidence.estimate import announcement
@@ -32,11 +23,11 @@ from kinfolk.evidence.plan import Plan, plan_for
 from kinfolk.evidence.verdict import Verdict
 from kinfolk.exceptions import InputError
 from kinfolk.handing import hand_over
+from kinfolk.identity import command, identity, require_same
 from kinfolk.model import Model, load
 from kinfolk.runs import Folder, open_run
 
 MOST_SETTINGS = 6
-LIBRARIES = ("torch", "numpy", "pandas", "scikit-learn", "skrub", "skops")
 
 
 @dataclass(frozen=True)
@@ -165,11 +156,11 @@ def fit(
     if out is None:  # only now, so that a mistake leaves nothing behind
         comparing = replace(comparing, path=Path(tempfile.mkdtemp(prefix="kinfolk-")))
     with open_run(comparing.path, resume) as run:
-        about = _about(comparing)
-        _require_same(run, about)
+        about = identity(comparing)
+        require_same(run, about)
         if announce is not None:
             announce(announcement(comparing, processes))
-        run.write_json("plan.json", about | {"command": _command(), "threads": processes})
+        run.write_json("plan.json", about | {"command": command(), "threads": processes})
         with _timed(run, began) as seconds:
             left = None if budget is None else budget - (time.time() - began)
             not_tried = compare(comparing, processes=processes, budget=left, progress=progress)
@@ -190,7 +181,11 @@ def _finish(run: Folder, comparing: Comparing, not_tried: list[str], seconds: Ca
     model = hand_over(comparing)
     encoded.cache_clear()  # it holds the table
     _replace_model(run, model)
-    write_tables(run, comparing, {"not_tried": not_tried, "seconds": seconds(), "blend": model.blend})
+    lacking = [task.name for task in comparing.table.tasks if task.main and task.name not in model.blend]
+    notes = [f"No arm could be fitted to '{name}': the model does not predict it." for name in lacking]
+    warnings = [*run.read_json("plan.json")["warnings"], *notes]
+    outcome = {"not_tried": not_tried, "seconds": seconds(), "blend": model.blend, "warnings": warnings}
+    write_tables(run, comparing, outcome)
     verdict = conclude(run.path)
     return Fitted(verdict, run.read_frame("comparison.parquet"), load(run.path / "model"), run.path)
 
@@ -219,8 +214,10 @@ def _table(
 
 def _plan(table: Table, options: Options) -> Plan:
     main = sum(task.main for task in table.tasks)
-    plan = plan_for(len(table.labels), expected_columns(table.features), main)
-    arms = (options.arms or plan.arms) + tuple(a for a in options.add if a not in plan.arms)
+    labelled = labelled_rows(table)
+    rows = len(labelled) if table.test is None else int((~table.test[labelled]).sum())
+    plan = plan_for(rows, expected_columns(table.features), main)
+    arms = (*(options.arms or plan.arms), *options.add)
     plan = plan.changed(
         arms=arms, repeats=options.repeats, folds=options.folds, settings=options.settings, seed=options.seed,
         device=options.device, one_network=options.one_network,
@@ -240,63 +237,9 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # torch's words for an unknown and for an absent device
         first = str(error).splitlines()[0]
         raise InputError(
             f"`device` must be one that torch has here, as cpu or cuda. Got '{device}': {first}"
         ) from error
-
-
-def _about(comparing: Comparing) -> dict[str, Any]:
-    """What makes a run this run and no other, and what the report says about it."""
-    table, plan = comparing.table, comparing.plan
-    return {
-        "kinfolk": __version__,
-        "fingerprint": _fingerprint(table),
-        "plan": plan.to_dict(),
-        "tasks": [asdict(task) for task in table.tasks],
-        "data": {
-            "name": table.name,
-            "rows": len(table.labels),
-            "features": table.features.shape[1],
-            "groups": None if table.groups is None else len(np.unique(table.groups)),
-            "test_rows": None if table.test is None else int(table.test.sum()),
-        },
-        "warnings": [*table.warnings, *rare_classes(table, plan.folds)],
-        "versions": _versions(),
-        "seed": plan.seed,
-    }
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {"python": platform.python_version(), "kinfolk": __version__} | {name: version(name) for name in LIBRARIES}
-
-
-def _fingerprint(table: Table) -> str:
-    """Of the contents of a table, so that a run is not resumed with another."""
-    digest = hashlib.sha256()
-    for frame in (table.features, pd.DataFrame(table.labels), pd.DataFrame({"weight": table.weight})):
-        digest.update(repr(list(frame.columns)).encode())
-        digest.update(hash_pandas_object(frame, index=False).to_numpy().tobytes())
-    for part in (table.groups, table.test):
-        digest.update(b"" if part is None else part.tobytes())
-    return digest.hexdigest()
-
-
-def _require_same(run: Folder, about: dict[str, Any]) -> None:
-    """Raises InputError when the folder holds a run of other data or another plan."""
-    if not run.has("plan.json"):
-        return
-    before = run.read_json("plan.json")
-    for what in ("fingerprint", "plan", "tasks"):
-        if before.get(what) != json.loads(json.dumps(about[what])):
-            name = {"fingerprint": "table", "plan": "plan (arms, splits, settings, seed)", "tasks": "targets"}[what]
-            raise InputError(f"--resume needs the same {name} as the run in {run.path}. Use another --out.")
-
-
-def _command() -> str:
-    name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    return shlex.join([name, *sys.argv[1:]])

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
+from kinfolk.exceptions import WorkerDied
 from kinfolk.processes import serve
 
 ATTEMPTS = 3  # an item is begun so often before a worker that dies of it is no accident
@@ -71,7 +72,7 @@ def map(
     ------
     BaseException
         What `function` raised; the other items are given up.
-    Died
+    WorkerDied
         When the worker of one item died three times, or workers cannot start: a RuntimeError.
 
     Examples
@@ -119,10 +120,6 @@ def run(
 
 
 _END = object()
-
-
-class Died(RuntimeError):
-    """The worker process of one item died, again and again."""
 
 
 class _Queue:
@@ -237,8 +234,8 @@ class _Job:
             f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
         )
         if not worker.ready:
-            raise Died(f"A worker process could not start: it {how}, {ATTEMPTS} times. Use one worker.")
-        raise Died(
+            raise WorkerDied(f"A worker process could not start: it {how}, {ATTEMPTS} times. Use one worker.")
+        raise WorkerDied(
             f"The worker process of item {self.index}, {reprlib.repr(self.item)}, {how}, {ATTEMPTS} times. "
             "The usual reason is too little memory; use fewer workers."
         )

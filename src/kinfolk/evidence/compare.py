@@ -24,7 +24,7 @@ from kinfolk.evidence.fitting import Comparing, Item, finished, fit_arm
 from kinfolk.evidence.judging import judge_split, judged
 from kinfolk.evidence.learners import learner
 from kinfolk.evidence.plan import Plan
-from kinfolk.exceptions import InputError
+from kinfolk.exceptions import InputError, WorkerDied
 from kinfolk.runs import Folder
 
 # Columns where nothing was judged.
@@ -110,7 +110,7 @@ def compare(
 
     try:
         workers.run(partial(_work, comparing), schedule.items(), workers=processes, done=note)
-    except workers.Died as error:
+    except WorkerDied as error:
         raise InputError(
             f"{error} What is finished is kept in {comparing.path}: go on with --resume and --workers 1."
         ) from error
