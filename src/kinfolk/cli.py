@@ -12,6 +12,10 @@ from rich.console import Console
 
 from kinfolk.exceptions import InputError
 
+WIDE = 110  # columns of a screen on which the names of opponents fit beside everything else
+NARROW = {"single-task": "single-\ntask", "hand-over": "hand-\nover", "best opponent": "best\nopponent"}
+COLOURS = {"helped": "bold green", "hurt": "bold red"}
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -169,20 +173,46 @@ def _run(**given: Any) -> None:
 
 
 def _show(verdict: Any, path: Path) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    console = _console()
+    console.print(_verdict_table(verdict.rows(), console.width))
+    console.print(f"\n{verdict.sentence()}\n", markup=False, highlight=False)
+    for note in (*verdict.not_tried, *verdict.warnings):
+        console.print(f"Note: {note}", markup=False, highlight=False)
+    for what, name in (("Report:", "report.html"), ("Model: ", "model")):
+        console.print(f"{what} {path / name}", markup=False, highlight=False, soft_wrap=True)
 
+
+def _console() -> Console:
+    """Standard output; wide where it is no terminal, so that nothing is folded for a screen that is not there."""
     console = Console()
-    rows = verdict.rows()
-    if rows:
-        shown = Table(*rows[0].keys())
-        for row in rows:
-            shown.add_row(*(escape(str(cell)) for cell in row.values()))
-        console.print(shown)
-    console.print(verdict.sentence(), markup=False, highlight=False)
-    console.print(
-        f"Report: {path / 'report.html'}\nModel:  {path / 'model'}", markup=False, highlight=False, soft_wrap=True
-    )
+    return console if console.is_terminal else Console(width=140)
+
+
+def _verdict_table(rows: list[dict[str, str]], width: int) -> Any:
+    """A row per task. On a narrow screen an opponent is its error alone: the report has its name."""
+    from rich.table import Table
+    from rich.text import Text
+
+    errors = {row["error"] for row in rows}
+    one = f"Error: {', '.join(errors)}" if len(errors) == 1 else "Errors"
+    title = f"{one} (lower is better). Difference: single-task minus sharing."
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=width < WIDE)
+    for heading in (h for h in (rows[0] if rows else ()) if h != "error"):
+        text = heading in ("task", "verdict") or (heading == "best opponent" and width >= WIDE)
+        named, least = (
+            heading if width >= WIDE else NARROW.get(heading, heading),
+            {"verdict": 10, "task": 8}.get(heading),
+        )
+        align = "left" if text else "right"
+        shown.add_column(named, justify=align, overflow="fold", no_wrap=not text, min_width=least)
+    for row in rows:
+        cells = {h: text for h, text in row.items() if h != "error"}
+        if len(errors) > 1:
+            cells["task"] += f" ({row['error']})"
+        if width < WIDE and "best opponent" in cells:
+            cells["best opponent"] = cells["best opponent"].partition(" ")[0]
+        shown.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in cells.values()))
+    return shown
 
 
 def _splits(text: str | None) -> tuple[int | None, int | None]:

@@ -27,8 +27,8 @@ from kinfolk.processes import serve
 ATTEMPTS = 3  # an item is begun so often before a worker that dies of it is no accident
 # One thread per process: results must not depend on the number of cores, and processes use the cores.
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# glibc would return big buffers to the system and ask for them again at every step. 32 MiB is the largest
-# threshold that its older versions take; a user's own value goes first.
+# glibc would return big buffers to the system and ask for them again at every step. 32 MiB is the most that older
+# versions take; a user's own value goes first.
 MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),

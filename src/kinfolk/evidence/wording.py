@@ -42,23 +42,47 @@ def rows(tasks: Mapping[str, Entry]) -> list[dict[str, str]]:
     return [{heading: text for heading, text in row.items() if heading not in empty} for row in table]
 
 
+def decimals(errors: Sequence[float | None]) -> int:
+    """How many decimals show the smallest of some errors to three digits.
+
+    >>> decimals([0.8512, 0.849, None]), decimals([12.34, 120.0])
+    (3, 1)
+    """
+    known = [abs(e) for e in errors if e is not None and math.isfinite(e) and e]
+    return 2 - math.floor(math.log10(min(known))) if known else 3
+
+
+def fixed(value: float | None, places: int, signed: bool = False) -> str:
+    """So many decimals (below 0: rounded to tens, hundreds ...); very small and very large numbers as powers.
+
+    >>> fixed(-0.00712, 3), fixed(0.0022, 3, signed=True), fixed(1234.5, -1), fixed(None, 3)
+    ('-0.007', '+0.002', '1230', '–')
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if places > 6 or places < -6:
+        return number(value, signed)
+    rounded = round(value, places) or 0.0  # no minus zero
+    return f"{rounded:{'+' if signed and rounded else ''}.{max(0, places)}f}"
+
+
 def _row(name: str, entry: Entry) -> dict[str, str]:
+    places = decimals([entry["single_task"], entry["best"], entry["hand_over"]])
     low, high = entry["interval"]
-    difference = number(entry["difference"], signed=True)
+    difference = fixed(entry["difference"], places, signed=True)
     if low is not None:
-        difference += f" ({number(low, signed=True)} to {number(high, signed=True)})"
+        difference += f" [{fixed(low, places)}, {fixed(high, places)}]"
     opponents = {arm: e for arm, e in entry["opponents"].items() if e is not None}
     best = min(opponents, key=lambda arm: opponents[arm]) if opponents else ""
     return {
         "task": name,
-        "kind": entry["kind"],
         "error": entry["error_name"],
-        "single-task": number(entry["single_task"]),
-        "sharing": number(entry["best"]),
-        "difference (interval)": difference,
+        "single-task": fixed(entry["single_task"], places),
+        "sharing": fixed(entry["best"], places),
+        "difference": difference,
         "verdict": entry["verdict"],
-        "hand-over": number(entry["hand_over"]),
-        "best opponent": f"{number(opponents[best])} {best}" if best else "–",
+        "hand-over": fixed(entry["hand_over"], places),
+        "best opponent": f"{fixed(opponents[best], places)} {best}" if best else "–",
     }
 
 
@@ -72,6 +96,10 @@ def sharing(tasks: Mapping[str, Entry], not_tried: Sequence[str] = ()) -> str:
         within = " within the time budget" if not_tried else ""
         few = all(entry["splits"] + entry["splits_left_out"] < 2 for entry in tasks.values())
         why = f"fewer than two outer splits finished{within}" if few else "its error is defined in too few outer splits"
+        if any(entry["splits"] for entry in tasks.values()):
+            for column, arms in (("single_task", "no single-task arm was"), ("best", "no arm that shares was")):
+                if all(entry[column] is None for entry in tasks.values()):
+                    why = f"{arms} fitted{within}"
         return f"Whether sharing helps was not judged: {why}."
     clear = [f"{verb} {listed(by[word])}" for word, verb in (("helped", "helps"), ("hurt", "hurts")) if by[word]]
     unclear, rest = by["no clear difference"], [*by["not judged"], *by["nothing to share"]]
@@ -117,7 +145,7 @@ def _hand_over(tasks: Mapping[str, Entry], overall: Mapping[str, Any], level: fl
             "How sure that is could not be judged."
         )
     ends = (low, high) if percent >= 0 else (-high, -low)
-    sure = f"{100 * (1 - level):g} % interval {number(ends[0])} to {number(ends[1])} %"
+    sure = f"{100 * (1 - level):g} % interval [{number(ends[0])}, {number(ends[1])}]"
     if high < 0:
         return f"Use single-task learning: the hand-over's error is {_beside(percent)} its own{mean} ({sure})."
     if low > 0:
