@@ -9,14 +9,30 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from kinfolk.exceptions import InputError
 
 WIDE = 110  # columns of a screen on which the names of opponents fit beside everything else
+COLUMNS, TRIED, JUDGED, MACHINE = "Columns", "What is tried", "What judges", "The run"  # groups of options
 NARROW = {"single-task": "single-\ntask", "hand-over": "hand-\nover", "best opponent": "best\nopponent"}
 COLOURS = {"helped": "bold green", "hurt": "bold red"}
 
+
+class Commands(TyperGroup):
+    """Ends with exit code 130 on Ctrl-C, wherever it comes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("Stopped.", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,28 +52,53 @@ def main() -> None:
 @app.command()
 def fit(
     table: Annotated[Path, typer.Argument(help="CSV or Parquet file.", show_default=False)],
-    target: Annotated[list[str], typer.Option(help="Column to learn, NAME or NAME:KIND.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/fit"),
-    auxiliary: Annotated[list[str] | None, typer.Option(help="Column that only helps training.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Column to leave out.")] = None,
-    group: Annotated[str | None, typer.Option(help="Column whose rows of one value stay in one fold.")] = None,
-    weight: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
-    test: Annotated[Path | None, typer.Option(help="File of test rows.")] = None,
-    split: Annotated[str | None, typer.Option(help="Column that marks test rows.")] = None,
-    error: Annotated[list[str] | None, typer.Option(help="TASK=NAME: judge a target by another error.")] = None,
-    missing: Annotated[list[str] | None, typer.Option(help="Text that also means a missing cell.")] = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(help="Arm to compare instead of the default ones; '+TEXT' adds one.")
+    target: Annotated[
+        list[str], typer.Option(help="Column to learn, NAME or NAME:KIND.", show_default=False, rich_help_panel=COLUMNS)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for everything that is written.", rich_help_panel=MACHINE)] = Path(
+        "runs/fit"
+    ),
+    auxiliary: Annotated[
+        list[str] | None, typer.Option(help="Column that only helps training.", rich_help_panel=COLUMNS)
     ] = None,
-    splits: Annotated[str | None, typer.Option(help="Outer splits, REPEATSxFOLDS, as 3x5.")] = None,
-    inner: Annotated[int | None, typer.Option(help="Inner folds.")] = None,
-    settings: Annotated[int | None, typer.Option(help="Settings that each arm may choose from.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
-    device: Annotated[str, typer.Option(help="Of networks: cpu, cuda, cuda:1 ...")] = "cpu",
-    budget: Annotated[str | None, typer.Option(help="Time, as 90s, 10m or 2h: the best answer by then.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    one_network: Annotated[bool, typer.Option("--one-network", help="Hand over a single network.")] = False,
+    ignore: Annotated[list[str] | None, typer.Option(help="Column to leave out.", rich_help_panel=COLUMNS)] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column whose rows of one value stay in one fold.", rich_help_panel=COLUMNS)
+    ] = None,
+    weight: Annotated[str | None, typer.Option(help="Column of row weights.", rich_help_panel=COLUMNS)] = None,
+    test: Annotated[Path | None, typer.Option(help="File of test rows.", rich_help_panel=JUDGED)] = None,
+    split: Annotated[str | None, typer.Option(help="Column that marks test rows.", rich_help_panel=JUDGED)] = None,
+    error: Annotated[
+        list[str] | None, typer.Option(help="TASK=NAME: judge a target by another error.", rich_help_panel=JUDGED)
+    ] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="Text that also means a missing cell.", rich_help_panel=COLUMNS)
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help="Arm to compare instead of the default ones; '+TEXT' adds one.", rich_help_panel=TRIED),
+    ] = None,
+    splits: Annotated[
+        str | None, typer.Option(help="Outer splits, REPEATSxFOLDS, as 3x5.", rich_help_panel=JUDGED)
+    ] = None,
+    inner: Annotated[int | None, typer.Option(help="Inner folds.", rich_help_panel=TRIED)] = None,
+    settings: Annotated[
+        int | None, typer.Option(help="Settings that each arm may choose from.", rich_help_panel=TRIED)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything.", rich_help_panel=MACHINE)] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes. Default: one per core.", rich_help_panel=MACHINE)
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of networks: cpu, cuda, cuda:1 ...", rich_help_panel=MACHINE)] = "cpu",
+    budget: Annotated[
+        str | None, typer.Option(help="Time, as 90s, 10m or 2h: the best answer by then.", rich_help_panel=MACHINE)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=MACHINE)
+    ] = False,
+    one_network: Annotated[
+        bool, typer.Option("--one-network", help="Hand over a single network.", rich_help_panel=TRIED)
+    ] = False,
 ) -> None:
     """Compare ways to learn several targets of a table, and hand over a model."""
     from kinfolk.fitted import Options
@@ -127,23 +168,29 @@ def report(
 def list_methods(
     catalogue: Annotated[str | None, typer.Argument(help="trunks, sharing, balancing ...; default: all.")] = None,
 ) -> None:
-    """List the methods there are."""
-    from rich.table import Table
+    """List the methods there are, as they are written in an arm."""
+    from rich.padding import Padding
+    from rich.text import Text
 
     from kinfolk.catalogue import CATALOGUES
     from kinfolk.exceptions import unknown
 
     if catalogue is not None and catalogue not in CATALOGUES:
         raise unknown("catalogue", catalogue, CATALOGUES)
+    console = _console()
     for title in [catalogue] if catalogue else CATALOGUES:
         methods = CATALOGUES[title].describe()
-        shown = Table("name", "what it is", "parameters", title=title, title_justify="left")
-        for method in methods:
-            parameters = "\n".join(f"{p.name}={p.default}" for p in method.parameters)
-            reference = f"\n[dim]{method.reference}[/dim]" if method.reference else ""
-            shown.add_row(method.name, method.summary + reference, parameters)
         if methods:
-            Console().print(shown)
+            console.print(Text(title, "bold"))
+        for method in methods:
+            told = (
+                (method.signature, "cyan", 2),
+                (method.summary.replace("``", ""), "", 6),
+                (method.reference, "dim", 6),
+            )
+            for text, style, left in told:
+                if text:
+                    console.print(Padding(Text(text, style), (0, 0, 0, left), expand=False))
 
 
 def _run(**given: Any) -> None:
@@ -164,10 +211,9 @@ def _run(**given: Any) -> None:
             fitted = kinfolk_fit(**given, announce=announce, progress=lambda share: bar.update(line, completed=share))
         except KeyboardInterrupt:
             bar.stop()
-            typer.echo(
-                f"Stopped. What is finished is kept in {given['out']}: the same command goes on with --resume.",
-                err=True,
-            )
+            begun = (given["out"] / "plan.json").exists()
+            kept = f"What is finished is kept in {given['out']}: the same command goes on with --resume."
+            typer.echo(f"Stopped. {kept if begun else 'Nothing was written.'}", err=True)
             raise typer.Exit(130) from None
     _show(fitted.verdict, fitted.path)
 

@@ -12,6 +12,7 @@ from kinfolk.evidence.jobs import Rows
 from kinfolk.evidence.learners import OPPONENTS
 from kinfolk.evidence.plan import STOPPED_EARLY
 
+LISTED = 12  # so many tasks are named, more are counted
 OPPONENT_SECONDS = 4e-5  # per row, output, setting and inner fold: the mean of the opponents on the same tables
 
 
@@ -19,10 +20,7 @@ def announcement(comparing: Comparing, processes: int) -> list[str]:
     """Rows, tasks, arms, splits and time, a line each."""
     table, plan = comparing.table, comparing.plan
     lines = [f"{table.name}: {len(table.labels)} rows, {table.features.shape[1]} feature columns"]
-    for label, task in zip(table.labels.T, table.tasks, strict=True):
-        kind = task.kind + (f" ({len(task.classes)} classes)" if task.kind == "multiclass" else "")
-        known, role = int((~np.isnan(label)).sum()), "target" if task.main else "auxiliary"
-        lines.append(f"  {role} {task.name}: {kind}, {known} labels" + (f", error {task.error}" if task.main else ""))
+    lines += _tasks(comparing)
     lines.append(f"Arms: {', '.join(plan.arms)}")
     if table.test is None:
         splits = f"{plan.repeats} x {plan.folds} outer splits"
@@ -33,6 +31,21 @@ def announcement(comparing: Comparing, processes: int) -> list[str]:
     workers = "1 worker" if processes == 1 else f"{processes} workers"
     lines.append(f"Estimated time: {spoken(seconds_of(comparing) / processes)} on {workers}")
     return lines + [f"Note: {note}" for note in (*table.warnings, *rare_classes(table, plan.folds))]
+
+
+def _tasks(comparing: Comparing) -> list[str]:
+    """A line per task; where they are many, how many of each kind."""
+    told: dict[str, list[int]] = {}
+    lines = []
+    for label, task in zip(comparing.table.labels.T, comparing.table.tasks, strict=True):
+        classes = f" ({len(task.classes)} classes)" if task.kind == "multiclass" else ""
+        known, role = int((~np.isnan(label)).sum()), "target" if task.main else "auxiliary"
+        error = f", error {task.error}" if task.main else ""
+        lines.append(f"  {role} {task.name}: {task.kind}{classes}, {known} labels{error}")
+        told.setdefault(f"{role}, {task.kind}{error}", []).append(known)
+    if len(lines) <= LISTED:
+        return lines
+    return [f"  {len(k)} tasks ({what}), {min(k)} to {max(k)} labels" for what, k in told.items()]
 
 
 def seconds_of(comparing: Comparing) -> float:
