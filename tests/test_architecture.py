@@ -92,6 +92,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "fitted": None,
     "estimators": ("labels", "base", "regressor", "classifier", "mixed", "folds"),
     "studies": ("base", METHODS),
+    "screen": None,
     "cli": None,
 }
 ROOMS = list(ORDER)

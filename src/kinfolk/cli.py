@@ -12,11 +12,9 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from kinfolk.exceptions import InputError
+from kinfolk.screen import console_of_output, verdict_table
 
-WIDE = 110  # columns of a screen on which the names of opponents fit beside everything else
 COLUMNS, TRIED, JUDGED, MACHINE = "Columns", "What is tried", "What judges", "The run"  # groups of options
-NARROW = {"single-task": "single-\ntask", "hand-over": "hand-\nover", "best opponent": "best\nopponent"}
-COLOURS = {"helped": "bold green", "hurt": "bold red"}
 
 
 class Commands(TyperGroup):
@@ -177,7 +175,7 @@ def list_methods(
 
     if catalogue is not None and catalogue not in CATALOGUES:
         raise unknown("catalogue", catalogue, CATALOGUES)
-    console = _console()
+    console = console_of_output()
     for title in [catalogue] if catalogue else CATALOGUES:
         methods = CATALOGUES[title].describe()
         if methods:
@@ -219,46 +217,13 @@ def _run(**given: Any) -> None:
 
 
 def _show(verdict: Any, path: Path) -> None:
-    console = _console()
-    console.print(_verdict_table(verdict.rows(), console.width))
+    console = console_of_output()
+    console.print(verdict_table(verdict.rows(), console.width))
     console.print(f"\n{verdict.sentence()}\n", markup=False, highlight=False)
     for note in (*verdict.not_tried, *verdict.warnings):
         console.print(f"Note: {note}", markup=False, highlight=False)
     for what, name in (("Report:", "report.html"), ("Model: ", "model")):
         console.print(f"{what} {path / name}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    """Standard output; wide where it is no terminal, so that nothing is folded for a screen that is not there."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
-
-
-def _verdict_table(rows: list[dict[str, str]], width: int) -> Any:
-    """A row per task. On a narrow screen an opponent is its error alone: the report has its name."""
-    from rich.table import Table
-    from rich.text import Text
-
-    errors = {row["error"] for row in rows}
-    one = f"Error: {', '.join(errors)}" if len(errors) == 1 else "Errors"
-    title = f"{one} (lower is better). Difference: single-task minus sharing."
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=width < WIDE)
-    for heading in (h for h in (rows[0] if rows else ()) if h != "error"):
-        text = heading in ("task", "verdict") or (heading == "best opponent" and width >= WIDE)
-        named, least = (
-            heading if width >= WIDE else NARROW.get(heading, heading),
-            {"verdict": 10, "task": 8}.get(heading),
-        )
-        align = "left" if text else "right"
-        shown.add_column(named, justify=align, overflow="fold", no_wrap=not text, min_width=least)
-    for row in rows:
-        cells = {h: text for h, text in row.items() if h != "error"}
-        if len(errors) > 1:
-            cells["task"] += f" ({row['error']})"
-        if width < WIDE and "best opponent" in cells:
-            cells["best opponent"] = cells["best opponent"].partition(" ")[0]
-        shown.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in cells.values()))
-    return shown
 
 
 def _splits(text: str | None) -> tuple[int | None, int | None]:
