@@ -122,10 +122,11 @@ def demo(
     from kinfolk.datasets import digits
     from kinfolk.fitted import Options
 
-    options = Options(repeats=1, folds=3, inner=3, settings=2)
+    options = Options(repeats=1, folds=3, inner=3, settings=1)
+    targets = [f"is_{i}" for i in range(10)]
     _run(
-        table=digits(), targets=[f"is_{i}" for i in range(10)], options=options, out=out, resume=resume,
-        processes=_processes(workers),
+        table=digits(), targets=targets, errors=dict.fromkeys(targets, "log_loss"), options=options, out=out,
+        resume=resume, processes=_processes(workers),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def digits(rows: int = 450, labelled: float = 0.5, seed: int = 0) -> pd.DataFrame:
+def digits(rows: int = 800, labelled: float = 0.2, seed: int = 0) -> pd.DataFrame:
     """8 x 8 images of digits with ten targets, ``is_0`` to ``is_9``, of which some labels are missing.
 
     Parameters
