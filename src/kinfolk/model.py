@@ -76,6 +76,8 @@ class Model:
             If the table lacks a column, or one has changed its type.
         """
         features, notes = self.encoder.check(frame)
+        if not len(features):  # encoders refuse tables without rows
+            return {task.name: np.zeros((0, task.size)) for task in self.tasks if task.name in self.blend}, notes
         inputs = self.encoder.transform(features)
         found: dict[str, np.ndarray] = {}
         for member in self.members:
