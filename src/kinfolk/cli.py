@@ -122,10 +122,10 @@ def demo(
     from kinfolk.datasets import digits
     from kinfolk.fitted import Options
 
-    options = Options(repeats=1, folds=3, inner=3, settings=1)
+    options = Options(repeats=1, folds=5, inner=2, settings=1)
     targets = [f"is_{i}" for i in range(10)]
     _run(
-        table=digits(), targets=targets, errors=dict.fromkeys(targets, "log_loss"), options=options, out=out,
+        table=digits(), targets=targets, errors=dict.fromkeys(targets, "brier"), options=options, out=out,
         resume=resume, processes=_processes(workers),
     )  # fmt: skip
 
