@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.util import hash_pandas_object
 
 from kinfolk import __version__
 from kinfolk.data.splits import rare_classes
@@ -57,7 +56,7 @@ def _fingerprint(table: Table) -> str:
     digest = hashlib.sha256()
     for frame in (table.features, pd.DataFrame(table.labels), pd.DataFrame({"weight": table.weight})):
         digest.update(repr(list(frame.columns)).encode())
-        digest.update(hash_pandas_object(frame, index=False).to_numpy().tobytes())
+        digest.update(np.asarray(pd.util.hash_pandas_object(frame, index=False)).tobytes())
     for part in (table.groups, table.test):
         digest.update(b"" if part is None else part.tobytes())
     return digest.hexdigest()

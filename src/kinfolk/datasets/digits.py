@@ -43,5 +43,5 @@ def digits(rows: int = 800, labelled: float = 0.2, seed: int = 0) -> pd.DataFram
     for number in range(10):
         shown = random.random(rows) < labelled
         labels = np.where(digit[chosen] == number, "yes", "no")
-        frame[f"is_{number}"] = pd.Series(np.where(shown, labels, None), dtype=object)
+        frame[f"is_{number}"] = pd.Series(labels, dtype=object).where(shown)
     return frame

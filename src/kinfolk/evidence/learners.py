@@ -31,7 +31,7 @@ def learner(text: str, plan: Plan) -> Learner:
         For a text that names nothing.
     """
     if text.strip() in OPPONENTS:
-        return OPPONENTS[text.strip()](plan.settings)
+        return cast(Learner, OPPONENTS[text.strip()](plan.settings))  # the protocol's attributes are only read
     from kinfolk.evidence.arms import NetworkArm
 
     return NetworkArm(text, plan.settings, plan.length, plan.width)
