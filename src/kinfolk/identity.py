@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.core.util.hashing import hash_pandas_object
 
 from kinfolk import __version__
 from kinfolk.data.splits import rare_classes
@@ -56,7 +57,7 @@ def _fingerprint(table: Table) -> str:
     digest = hashlib.sha256()
     for frame in (table.features, pd.DataFrame(table.labels), pd.DataFrame({"weight": table.weight})):
         digest.update(repr(list(frame.columns)).encode())
-        digest.update(np.asarray(pd.util.hash_pandas_object(frame, index=False)).tobytes())
+        digest.update(np.asarray(hash_pandas_object(frame, index=False)).tobytes())
     for part in (table.groups, table.test):
         digest.update(b"" if part is None else part.tobytes())
     return digest.hexdigest()
