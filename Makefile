@@ -20,7 +20,7 @@ demo: $(VENV)/.demo ## run the main job on a table of digits, writes to runs/dem
 test: $(VENV)/.test ## run the tests
 	$(BIN)/pytest -q -n $(WORKERS)
 
-check: $(VENV)/.check $(VENV)/.test ## lint, formatting, types
+check: $(VENV)/.check $(VENV)/.test $(VENV)/.docs ## lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

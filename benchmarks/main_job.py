@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -131,8 +130,8 @@ def measured(name: str, out: Path, options: list[str]) -> list[str]:
     run = Folder(out / name)
     size = sum(file.stat().st_size for file in (run.path / "model").iterdir()) / 1e6
     comparison, plan = run.read_frame("comparison.parquet"), run.read_json("plan.json")["plan"]
-    first: pd.DataFrame = comparison[(comparison["repeat"] == 0) & (comparison["role"] == "procedure")]
-    means = first.groupby("arm")["error"].mean()
+    first = comparison.query("repeat == 0 and role == 'procedure'")
+    means = {str(arm): float(part["error"].mean()) for arm, part in first.groupby("arm")}
     splits = plan["repeats"] * plan["folds"]
     rows = [f"| {name} | {arm} | | | | {means[arm]:.3f} |" for arm in ("single-task", "sharing") if arm in means]
     rows.append(

@@ -24,6 +24,7 @@ from kinfolk.evidence.compare import collect, prepare
 from kinfolk.evidence.fitting import Comparing, Item, fit_arm
 from kinfolk.evidence.judging import judge_split
 from kinfolk.evidence.plan import plan_for
+from kinfolk.runs import Folder
 
 SMALL = ["andro", "slump", "edm", "jura", "flags", "emotions", "student-por", "enb"]
 
@@ -50,8 +51,10 @@ def measured(name: str, processes: int, repeats: int | None, folder: Path) -> tu
     workers.map(partial(work, comparing), items, workers=processes)
     workers.map(partial(work, comparing), list(splits), workers=processes)
     seconds = time.perf_counter() - began
-    comparison = collect(comparing)[0]
-    return comparison.groupby("arm")["error"].mean(), seconds
+    run = Folder(folder / name)
+    collect(comparing, run)
+    comparison = run.read_frame("comparison.parquet")
+    return pd.Series({arm: part["error"].mean() for arm, part in comparison.groupby("arm")}), seconds
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def _arff(name: str) -> pd.DataFrame:
 
     rows, _ = arff.loadarff(_folder() / name)
     frame = pd.DataFrame(rows)
-    return frame.apply(lambda c: c.str.decode("utf-8") if c.dtype == object else c)
+    return pd.DataFrame({name: c.str.decode("utf-8") if c.dtype == object else c for name, c in frame.items()})
 
 
 def _matlab(name: str) -> pd.DataFrame:
@@ -65,6 +65,5 @@ TABLES: dict[str, Source] = {
 def targets_of(source: Source, frame: pd.DataFrame) -> tuple[str, ...]:
     """The names of a table's targets: given, or its last columns."""
     if isinstance(source.targets, int):
-        return tuple(f"{c}:regression" if frame[c].dtype != object and frame[c].nunique() > 2 else str(c)
-                     for c in frame.columns[-source.targets :])  # fmt: skip
+        return tuple(str(name) for name in frame.columns[-source.targets :])
     return source.targets

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from kinfolk import report
 from kinfolk.data.errors import check_error
 from kinfolk.data.tasks import Task
@@ -28,8 +30,7 @@ def write_tables(run: Folder, comparing: Comparing, outcome: Mapping[str, Any]) 
     outcome
         What is to stand in ``run.json`` beside plan, failures and costs.
     """
-    for name, frame in zip(("comparison", "predictions", "history"), collect(comparing), strict=True):
-        run.write_frame(f"{name}.parquet", frame)
+    collect(comparing, run)
     run.write_json("run.json", run.read_json("plan.json") | _costs(comparing) | dict(outcome))
 
 
@@ -61,8 +62,9 @@ def conclude(path: Path | str, errors: Mapping[str, str] | None = None) -> Verdi
         if name not in kinds:
             raise unknown("target", name, kinds)
         checked[name] = check_error(name, error, kinds[name])
-    comparison, predictions = folder.read_frame("comparison.parquet"), folder.read_frame("predictions.parquet")
-    verdict = judge(comparison, predictions, tasks, meta=about, errors=checked)
+    wanted = checked or about["data"]["test_rows"] is not None  # else the errors in the comparison say all
+    predictions = folder.read_frame("predictions.parquet") if wanted else pd.DataFrame()
+    verdict = judge(folder.read_frame("comparison.parquet"), predictions, tasks, meta=about, errors=checked)
     folder.write_json("verdict.json", verdict.to_dict())
     report.write(folder)
     return verdict

@@ -44,8 +44,8 @@ def write(folder: Folder | Path | str) -> Path:
         raise InputError(
             f"A report needs verdict.json. {folder.path} has none: let `kinfolk fit` come to its end first."
         )
-    names = ("comparison.parquet", "predictions.parquet", "history.parquet")
-    frames = [folder.read_frame(name) if folder.has(name) else None for name in names]
+    tables: dict[str, dict[str, str]] = {"comparison": {}, "predictions": {"arm": "hand-over"}, "history": {}}
+    frames = [folder.read_frame(f"{n}.parquet", **w) if folder.has(f"{n}.parquet") else None for n, w in tables.items()]
     page = render(folder.read_json("verdict.json"), *frames, folder=str(folder.path))
     folder.write_bytes("report.html", page.encode("utf-8", "replace"))
     return folder.path / "report.html"

@@ -131,12 +131,13 @@ class Folder:
         frame.to_parquet(content, engine="pyarrow", index=False, write_page_checksum=True)
         self.write_bytes(name, content.getvalue())
 
-    def read_frame(self, name: str) -> pandas.DataFrame:
-        """What :meth:`write_frame` wrote."""
+    def read_frame(self, name: str, **where: str) -> pandas.DataFrame:
+        """What :meth:`write_frame` wrote; of it the rows in which each named column has the given value."""
         import pandas as pd
 
+        rows = [(column, "==", value) for column, value in where.items()] or None
         with self._reading(name) as file:
-            return pd.read_parquet(io.BytesIO(file.read()), engine="pyarrow", page_checksum_verification=True)
+            return pd.read_parquet(io.BytesIO(file.read()), filters=rows, page_checksum_verification=True)
 
     def _place(self, name: str) -> Path:
         parts = PurePosixPath(name).parts

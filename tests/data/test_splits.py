@@ -47,6 +47,7 @@ def test_classes_and_gaps_are_spread_evenly():
 
 def test_groups_stay_together():
     made = table(group="who")
+    assert made.groups is not None
     for split in outer_splits(made, 1, 4, seed=0):
         assert not set(made.groups[split.train]) & set(made.groups[split.test])
 

@@ -18,9 +18,16 @@ from kinfolk.evidence.jobs import Rows
 from kinfolk.evidence.length import Length
 from kinfolk.evidence.plan import Plan
 from kinfolk.exceptions import InputError, WorkerDied
+from kinfolk.runs import Folder
 
 QUICK = Length(epochs=3, updates=3, batch=16)
 ARMS = ("ridge", "mlp(width=4) + hard", "mlp(width=4) + independent")
+
+
+def collected(whole: Comparing, name: str = "comparison") -> pd.DataFrame:
+    """A table of all judged splits, as the run folder gets it."""
+    collect(whole, Folder(whole.path))
+    return Folder(whole.path).read_frame(f"{name}.parquet")
 
 
 def table(rows: int = 40, **roles: object) -> Table:
@@ -108,12 +115,12 @@ def test_a_cut_fit_goes_on_when_there_is_time_and_its_split_is_judged_then(tmp_p
     whole = prepare(table(), plan(), tmp_path)
     compare(whole, budget=0.001)
     assert finished(whole, whole.model) == [0]  # ridge knows no deadline
-    assert collect(whole)[0].empty
+    assert collected(whole).empty
     assert compare(whole) == []
     assert finished(whole, whole.model) == [0, 1, 2]
-    comparison, predictions, history = collect(whole)
+    comparison, predictions, history = (collected(whole, n) for n in ("comparison", "predictions", "history"))
     assert set(comparison["arm"]) == {*ARMS, "single-task", "sharing", "hand-over"}
-    assert comparison.groupby(["arm", "task"]).size().eq(2).all()
+    assert {len(part) for _, part in comparison.groupby(["arm", "task"])} == {2}
     hand_over = predictions[(predictions["arm"] == "hand-over") & (predictions["task"] == "a")]
     assert sorted(hand_over["row"]) == list(range(40))
     assert np.array_equal(hand_over["target"], whole.table.labels[hand_over["row"], 0])
@@ -123,11 +130,11 @@ def test_a_cut_fit_goes_on_when_there_is_time_and_its_split_is_judged_then(tmp_p
 def test_splits_judged_by_fewer_arms_than_the_model_has_are_left_out(tmp_path: Path):
     whole = prepare(table(), plan("ridge", "mlp(width=4) + hard"), tmp_path)
     compare(whole)
-    assert len(collect(whole)[0])
+    assert len(collected(whole))
     whole.folder(0).write_json("judged.json", [0])
-    assert set(collect(whole)[0]["fold"]) == {1}
+    assert set(collected(whole)["fold"]) == {1}
     compare(whole)  # judged again
-    assert set(collect(whole)[0]["fold"]) == {0, 1}
+    assert set(collected(whole)["fold"]) == {0, 1}
 
 
 def test_the_same_arm_in_two_spellings_is_one(tmp_path: Path):

@@ -114,7 +114,7 @@ def test_a_task_to_which_nothing_could_be_fitted_is_not_judged(tmp_path: Path):
         pd.concat(whole.folder(split).read_frame(f"{name}.parquet") for split in (0, 1))
         for name in ("comparison", "predictions")
     ]
-    verdict = judge(*frames, whole.table.tasks)
+    verdict = judge(frames[0], frames[1], whole.table.tasks)
     assert verdict.tasks["b"]["verdict"] == "not judged"
     assert verdict.tasks["a"]["difference"] == pytest.approx(verdict.tasks["a"]["single_task"] / 2)
     assert "Not judged: b." in verdict.sentence()
@@ -136,5 +136,5 @@ def test_without_a_single_task_arm_the_verdict_says_so(tmp_path: Path):
         pd.concat(whole.folder(split).read_frame(f"{name}.parquet") for split in (0, 1))
         for name in ("comparison", "predictions")
     ]
-    sentence = judge(*frames, whole.table.tasks).sentence()
+    sentence = judge(frames[0], frames[1], whole.table.tasks).sentence()
     assert "not judged: no single-task arm was fitted" in sentence

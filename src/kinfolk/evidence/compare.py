@@ -7,6 +7,7 @@ procedure once more, on all rows.
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -229,8 +230,8 @@ class _Schedule:
         return notes + ([f"{left} of {model} outer splits: the time budget did not last"] if left else [])
 
 
-def collect(comparing: Comparing) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The comparison, the predictions, and the learning curves of the model's networks, from all splits.
+def collect(comparing: Comparing, run: Folder) -> None:
+    """Writes the comparison, the predictions, and the learning curves of the model's networks, from all splits.
 
     Splits that were judged by other arms than the model has (with less time, before) are left out.
     """
@@ -240,13 +241,20 @@ def collect(comparing: Comparing) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFr
     found = [folder for folder in found if folder.has("comparison.parquet")]
     curves = [comparing.folder(comparing.model, arm) for arm in range(len(comparing.plan.arms))]
     curves = [folder for folder in curves if folder.has("history.parquet")]
-    return (
-        _joined(found, "comparison.parquet", COMPARISON),
-        _joined(found, "predictions.parquet", PREDICTIONS),
-        _joined(curves, "history.parquet", HISTORY),
-    )
+    _join(run, found, "comparison.parquet", COMPARISON)
+    _join(run, found, "predictions.parquet", PREDICTIONS)
+    _join(run, curves, "history.parquet", HISTORY)
 
 
-def _joined(folders: Sequence[Folder], name: str, columns: Sequence[str]) -> pd.DataFrame:
-    frames = [folder.read_frame(name) for folder in folders]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns))
+def _join(run: Folder, folders: Sequence[Folder], name: str, columns: Sequence[str]) -> None:
+    """One table of many, by Arrow: as DataFrames the predictions of a large table would fill the memory."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if not folders:
+        run.write_frame(name, pd.DataFrame(columns=list(columns)))
+        return
+    whole = pyarrow.concat_tables([parquet.read_table(folder.path / name) for folder in folders])
+    content = io.BytesIO()
+    parquet.write_table(whole, content, write_page_checksum=True)
+    run.write_bytes(name, content.getvalue())
