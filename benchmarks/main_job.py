@@ -131,7 +131,7 @@ def measured(name: str, out: Path, options: list[str]) -> list[str]:
     size = sum(file.stat().st_size for file in (run.path / "model").iterdir()) / 1e6
     comparison, plan = run.read_frame("comparison.parquet"), run.read_json("plan.json")["plan"]
     first = comparison.query("repeat == 0 and role == 'procedure'")
-    means = {str(arm): float(part["error"].mean()) for arm, part in first.groupby("arm")}
+    means = {str(arm): float(part["error"].to_numpy().mean()) for arm, part in first.groupby("arm")}
     splits = plan["repeats"] * plan["folds"]
     rows = [f"| {name} | {arm} | | | | {means[arm]:.3f} |" for arm in ("single-task", "sharing") if arm in means]
     rows.append(

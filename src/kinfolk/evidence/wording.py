@@ -94,11 +94,11 @@ def sharing(tasks: Mapping[str, Entry], not_tried: Sequence[str] = ()) -> str:
         return "There is one task: nothing to share." if alone else "No arm that shares was tried."
     if len(by["not judged"]) == len(tasks):
         within = " within the time budget" if not_tried else ""
-        few = all(entry["splits"] + entry["splits_left_out"] < 2 for entry in tasks.values())
+        few = all(entry.get("splits", 0) + entry.get("splits_left_out", 0) < 2 for entry in tasks.values())
         why = f"fewer than two outer splits finished{within}" if few else "its error is defined in too few outer splits"
-        if any(entry["splits"] for entry in tasks.values()):
+        if any(entry.get("splits") for entry in tasks.values()):
             for column, arms in (("single_task", "no single-task arm was"), ("best", "no arm that shares was")):
-                if all(entry[column] is None for entry in tasks.values()):
+                if all(entry.get(column) is None for entry in tasks.values()):
                     why = f"{arms} fitted{within}"
         return f"Whether sharing helps was not judged: {why}."
     clear = [f"{verb} {listed(by[word])}" for word, verb in (("helped", "helps"), ("hurt", "hurts")) if by[word]]
