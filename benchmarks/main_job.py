@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", choices=list(TABLES))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--fit", default="", help="more options for kinfolk fit, in one text")
+    parser.add_argument("--keep", type=Path, help="folder in which the runs are kept")
     given = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)  # scikit-learn's network ends after 200 epochs by default
     print("| table | what | seconds | GB, all processes | MB of the model | error, mean over targets |")
@@ -158,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in given.tables:
             options = ["--workers", str(given.workers), *shlex.split(given.fit)]
-            print("\n".join(measured(name, Path(folder), options)), flush=True)
+            print("\n".join(measured(name, given.keep or Path(folder), options)), flush=True)
 
 
 if __name__ == "__main__":

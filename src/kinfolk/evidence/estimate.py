@@ -83,7 +83,7 @@ def _arm(comparing: Comparing, rows: Rows, text: str) -> float:
 def spoken(seconds: float) -> str:
     """A duration in words.
 
-    >>> spoken(250)
+    >>> spoken(250.0)
     'about 4 min'
     """
     if seconds < 50:
