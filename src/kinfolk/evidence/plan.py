@@ -21,8 +21,8 @@ LADDER = (  # repeats, folds, inner folds, of which held out, settings: from ric
     (1, 3, 5, 2, 2),
     (1, 3, 5, 1, 2),
 )
-MOST_SECONDS = 900.0
-STEP_SECONDS, PRODUCT_SECONDS = 1.1e-5, 2e-10  # of an update of one replica; of a parameter and row in it
+MOST_SECONDS = 750.0
+STEP_SECONDS, PRODUCT_SECONDS = 1.1e-5, 1e-10  # of an update of one replica; of a parameter and row in it
 STOPPED_EARLY = 0.3  # share of all updates that replicas made, on the tables that were measured
 
 
