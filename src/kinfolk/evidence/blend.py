@@ -21,6 +21,7 @@ from kinfolk.data.tasks import Task
 
 Array = NDArray[np.float64]
 CHUNK = 1 << 19  # numbers worked on at a time: they stay in the processor's cache
+MOST_WORSE = 0.05  # of the reference's error: a bag that is worse by more does not count, however noisy the rows
 RESAMPLES = 50  # of rows, for a standard error
 SQUARED = ("rrse", "rmse", "mse", "1-r2", "brier")  # all rise with the squared error, so they choose alike
 
@@ -260,10 +261,12 @@ class _Judge:
         return np.asarray(resampled(self.task, self.target, _sum(weights, self.predictions), self.weights))
 
     def __call__(self, weights: Array, standard_errors: float) -> bool:
-        """Whether it is worse by more than so many standard errors."""
+        """Whether it is worse by more than so many standard errors, or by more than a share of the reference."""
         difference = self._errors(weights) - self.reference
         if not difference[0] > 0:
             return False
+        if difference[0] > MOST_WORSE * self.reference[0]:  # a few rows can make any difference look like noise
+            return True
         defined = difference[1:][np.isfinite(difference[1:])]
         spread = defined.std(ddof=1) if len(defined) > 1 else np.inf
         return bool(spread == 0 or difference[0] / spread > standard_errors)
