@@ -21,7 +21,6 @@ from kinfolk.data.tasks import Task
 
 Array = NDArray[np.float64]
 CHUNK = 1 << 19  # numbers worked on at a time: they stay in the processor's cache
-MOST_WORSE = 0.05  # of the reference's error: a bag that is worse by more does not count, however noisy the rows
 RESAMPLES = 50  # of rows, for a standard error
 SQUARED = ("rrse", "rmse", "mse", "1-r2", "brier")  # all rise with the squared error, so they choose alike
 
@@ -168,6 +167,7 @@ def blend(
     row_share: float = 1.0,
     first: int = 3,
     worse: float = 2.0,
+    tolerance: float = 0.05,
     most: int = 8,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -197,6 +197,9 @@ def blend(
     worse
         A bag that is worse than the selection from all by more than so many standard errors (paired, over
         rows) is left out.
+    tolerance
+        Nor does a bag count that is worse by more than this share of the error: where errors have long tails, a few
+        rows make any difference look like noise.
     most
         At most so many members remain; those with the smallest weights are dropped.
     seed
@@ -235,7 +238,7 @@ def blend(
         weights = np.zeros(len(names))
         weights[chosen] = greedy(bag, len(chosen), rounds, first)
         weights /= weights.sum()
-        if not clearly_worse(weights, worse):
+        if not clearly_worse(weights, worse, tolerance):
             kept.append(weights)
     return _readable(names, prune(np.mean(kept, axis=0), most))
 
@@ -260,12 +263,12 @@ class _Judge:
     def _errors(self, weights: Array) -> Array:
         return np.asarray(resampled(self.task, self.target, _sum(weights, self.predictions), self.weights))
 
-    def __call__(self, weights: Array, standard_errors: float) -> bool:
+    def __call__(self, weights: Array, standard_errors: float, tolerance: float) -> bool:
         """Whether it is worse by more than so many standard errors, or by more than a share of the reference."""
         difference = self._errors(weights) - self.reference
         if not difference[0] > 0:
             return False
-        if difference[0] > MOST_WORSE * self.reference[0]:  # a few rows can make any difference look like noise
+        if difference[0] > tolerance * self.reference[0]:  # a few rows can make any difference look like noise
             return True
         defined = difference[1:][np.isfinite(difference[1:])]
         spread = defined.std(ddof=1) if len(defined) > 1 else np.inf
