@@ -85,7 +85,7 @@ def plan_for(rows: int, columns: int = 0, tasks: int = 1, arms: Sequence[str] = 
     elif rows < 2_000:
         richest, length, width = 1, Length(), 128
     elif rows < 10_000:
-        richest, length, width = 4, Length(90, 1500, 64, halve_at=0.35), 128
+        richest, length, width = 5, Length(75, 1500, 64), 128
     else:
         richest, length, width = len(LADDER) - 1, Length(15, 1500, 256, patience=0.3), 256
     plans = [Plan(arms, *rung, length, width) for rung in LADDER[richest:]]
