@@ -1,4 +1,4 @@
-"""Network arms: what they are made of, stacks and checkpoints, settings that are dropped, failures."""
+"""Network arms: what they are made of, stacks, checkpoints, failures."""
 
 from __future__ import annotations
 
@@ -112,14 +112,6 @@ def test_what_the_text_gives_is_no_setting():
     assert fitted.parameters < 1000
 
 
-def test_the_worse_half_of_the_settings_is_dropped_in_every_fold():
-    hopeless = {"encoding": "standard", "rate": 1e-9, "decay": 0.0, "dropout": 0.0}
-    length = Length(epochs=30, updates=12, batch=8, halve_at=0.5)
-    arm = NetworkArm("hard", (hopeless, SETTINGS[3]), length, 8)
-    found = arm.fit(rows(), jobs()).predictors
-    assert [p is None for p in found] == [True, False, True, False]
-
-
 def test_a_network_whose_loss_is_not_finite_is_named_and_the_others_go_on():
     wild = {"encoding": "standard", "rate": 1e30, "decay": 0.0, "dropout": 0.0}
     fits = NetworkArm("hard", (SETTINGS[3], wild), SHORT, 8).fit(rows(), jobs())
@@ -149,11 +141,10 @@ def test_together_keeps_one_epoch_for_all_tasks():
 
 def test_a_run_that_goes_on_from_a_checkpoint_is_the_run_that_was_not_stopped(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(stacking, "CHECKPOINT_SECONDS", 0.0)
-    arm = NetworkArm("hard + uncertainty", 2, replace(SHORT, halve_at=0.5), 8)
+    arm = NetworkArm("hard + uncertainty", 2, SHORT, 8)
     whole = predictions(arm, jobs())
     cut = Surroundings(Folder(tmp_path), deadline=time.monotonic())  # one epoch of each stack, then the time is up
     assert arm.fit(rows(), jobs(), cut).cut
-    assert not (tmp_path / "halved.json").exists()  # too early to decide
     resumed = predictions(arm, jobs(), Surroundings(Folder(tmp_path)))
     for x, y in zip(whole, resumed, strict=True):
         assert all(np.array_equal(np.asarray(p), np.asarray(q)) for p, q in zip(x, y, strict=True))
@@ -165,7 +156,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_arms as t
 t.stacking.CHECKPOINT_SECONDS = 0.0
-arm = t.NetworkArm("hard", 2, t.Length(epochs=400, updates=12, batch=8, patience=1.0), 8)
+arm = t.NetworkArm("hard", 2, t.Length(epochs=120, updates=12, batch=8, patience=1.0), 8)
 found = t.predictions(arm, t.jobs(), t.Surroundings(t.Folder(Path(sys.argv[1]))))
 t.np.savez(sys.argv[1] + "/found.npz", *[p for one in found for p in one])
 """
@@ -176,7 +167,7 @@ def test_kill_9_loses_nothing_but_time(tmp_path: Path):
     run = [sys.executable, "-c", script]
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
-    subprocess.run([*run, str(tmp_path / "whole")], check=True, timeout=300)
+    subprocess.run([*run, str(tmp_path / "whole")], check=True, timeout=1200)
     process = subprocess.Popen([*run, str(tmp_path / "killed")])
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed").glob("checkpoint*.safetensors")) and time.monotonic() < deadline:
@@ -185,7 +176,7 @@ def test_kill_9_loses_nothing_but_time(tmp_path: Path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed/found.npz").exists()
-    subprocess.run([*run, str(tmp_path / "killed")], check=True, timeout=300)
+    subprocess.run([*run, str(tmp_path / "killed")], check=True, timeout=1200)
     with np.load(tmp_path / "whole/found.npz") as whole, np.load(tmp_path / "killed/found.npz") as again:
         assert whole.files == again.files
         assert all(np.array_equal(whole[name], again[name]) for name in whole.files)

@@ -188,7 +188,7 @@ class MultiTaskBase(BaseEstimator):
         """The arm of these parameters; what is None follows from the number of rows, as in :func:`kinfolk.fit`."""
         plan = plan_for(rows)
         given = {"epochs": self.epochs, "updates": self.updates, "batch": self.batch_size, "patience": self.patience}
-        length = replace(plan.length, halve_at=None, **{n: v for n, v in given.items() if v is not None})
+        length = replace(plan.length, **{n: v for n, v in given.items() if v is not None})
         text = " + ".join(getattr(self, name) for name in METHODS if getattr(self, name) is not None)
         setting = {
             "encoding": self.encoding,

@@ -90,11 +90,9 @@ class NetworkArm:
         """Trains all jobs, those of one encoding and kind of trunk as replicas of one stack."""
         around = around or Surroundings()
         stacks = self.stacks(rows, jobs, around.device)
-        dropped = train_together(stacks, around, self.length.halve_at, len(self.settings))
+        train_together(stacks, around)
         networks = [stack.networks() for stack in stacks]
-        predictors = [
-            None if job.setting in dropped else self._predictor(rows, stacks, networks, j) for j, job in enumerate(jobs)
-        ]
+        predictors = [self._predictor(rows, stacks, networks, j) for j in range(len(jobs))]
         cut = any(not stack.training.done for stack in stacks)
         return Fits(predictors, self._failed(stacks, jobs), self._history(stacks), cut)
 

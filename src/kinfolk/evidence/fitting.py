@@ -202,5 +202,5 @@ def _per_thousand(members: dict[int, list[Predictor]], rows: Rows, plan: Plan) -
 
 
 def _clean(folder: Folder) -> None:
-    for path in [*folder.path.glob("checkpoint*.safetensors"), *folder.path.glob("halved.json")]:
+    for path in folder.path.glob("checkpoint*.safetensors"):
         folder.remove(path.name)

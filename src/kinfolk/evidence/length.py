@@ -22,15 +22,12 @@ class Length:
         Rows per update.
     patience
         Share of all updates without improvement after which a task's patience is spent.
-    halve_at
-        Share of all updates after which the worse half of an arm's settings is dropped; None: none is.
     """
 
     epochs: int = 100
     updates: int = 1500
     batch: int = 32
     patience: float = 0.2
-    halve_at: float | None = None
 
     def schedule(self, rows: int) -> Schedule:
         """For replicas of so many training rows."""

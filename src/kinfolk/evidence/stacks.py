@@ -1,4 +1,4 @@
-"""Stacks of networks that train in step: checkpoints, and settings that are dropped halfway."""
+"""Stacks of networks that train in step: learning curves and checkpoints."""
 
 from __future__ import annotations
 
@@ -104,85 +104,22 @@ class Stack:
         return rows
 
 
-def train_together(
-    stacks: Sequence[Stack], around: Surroundings, halve_at: float | None, settings: int
-) -> frozenset[int]:
-    """Trains all stacks to the end, from their checkpoints if there are any.
+def train_together(stacks: Sequence[Stack], around: Surroundings) -> None:
+    """Trains the stacks of one arm to the end, from their checkpoints if there are any.
 
     Parameters
     ----------
     stacks
-        Those of one arm.
+        One after the other; each is a computation of its own.
     around
         Folder for checkpoints, deadline, and whether a network is kept at one epoch for all tasks.
-    halve_at
-        Share of the updates after which only the better half of the settings goes on; None: all go on.
-    settings
-        How many there are.
-
-    Returns
-    -------
-    frozenset
-        The settings that were dropped.
     """
     for i, stack in enumerate(stacks):
+        name = f"checkpoint{i}.safetensors"
         stack.training.stopping.together = around.together
-        if around.folder is not None and around.folder.has(f"checkpoint{i}.safetensors"):
-            stack.training.load(_read(around.folder, f"checkpoint{i}.safetensors"))
-    keeps = [_keeper(around.folder, f"checkpoint{i}.safetensors") for i in range(len(stacks))]
-    dropped: frozenset[int] | None = frozenset()
-    if halve_at is not None and settings > 1:
-        dropped = _halve(stacks, keeps, around, halve_at, settings)
-    if dropped is None:
-        return frozenset()
-    for stack, keep in zip(stacks, keeps, strict=True):
-        training = stack.training
-        gone = torch.tensor([stack.settings[n] in dropped for n in training.network.number.tolist()], dtype=torch.bool)
-        training.keep(~gone)
-        training.run(None, around.deadline, keep)
-    return dropped
-
-
-def _halve(
-    stacks: Sequence[Stack],
-    keeps: Sequence[Callable[[Training], None]],
-    around: Surroundings,
-    halve_at: float,
-    settings: int,
-) -> frozenset[int] | None:
-    """Trains to the rung and names the worse half of the settings, by their losses on the stop rows.
-
-    None where the deadline comes before the rung.
-    """
-    if around.folder is not None and around.folder.has("halved.json"):
-        return frozenset(around.folder.read_json("halved.json"))
-    rungs = [math.ceil(halve_at * stack.schedule.updates) for stack in stacks]
-    for stack, keep, rung in zip(stacks, keeps, rungs, strict=True):
-        stack.training.run(rung, around.deadline, keep)
-    reached = [stack.training.done or stack.training.updates >= rung for stack, rung in zip(stacks, rungs, strict=True)]
-    if not all(reached):
-        return None  # the deadline came first: too little is known to drop any
-    losses: dict[int, list[float]] = {s: [] for s in range(settings)}
-    for stack in stacks:
-        for setting, loss in zip(stack.settings, _relative_losses(stack), strict=True):
-            losses[setting].append(loss)
-    ranked = sorted(range(settings), key=lambda s: (float(np.mean(losses[s])) if losses[s] else math.inf, s))
-    dropped = frozenset(ranked[(settings + 1) // 2 :])
-    if around.folder is not None:
-        around.folder.write_json("halved.json", sorted(dropped))
-    return dropped
-
-
-def _relative_losses(stack: Stack) -> list[float]:
-    """The mean over tasks of each member's best loss, relative to the task's mean over members: tasks count alike."""
-    best = stack.training.stopping.best.double()
-    columns = torch.tensor([member.columns for _, member in stack.members])
-    relative = torch.empty_like(best)
-    for column in columns.unique():
-        at = columns == column
-        known = best[at][torch.isfinite(best[at])]
-        relative[at] = best[at] / (known.abs().mean().clamp(min=1e-12) if len(known) else 1.0)
-    return relative.mean(1).tolist()
+        if around.folder is not None and around.folder.has(name):
+            stack.training.load(_read(around.folder, name))
+        stack.training.run(None, around.deadline, _keeper(around.folder, name))
 
 
 def _mean(values: Sequence[float]) -> float:
