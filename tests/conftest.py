@@ -15,12 +15,17 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import random
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# Started in the background by a shell, this process ignores Ctrl-C, and so would the processes whose Ctrl-C is tested.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow or shared machine is no reason to fail: tests assert no times. Examples are the same on every run.
 settings.register_profile("kinfolk", deadline=None, derandomize=True, print_blob=True)
