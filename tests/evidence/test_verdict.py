@@ -109,7 +109,8 @@ def test_numbers_are_those_of_the_statistics():
         assert entry["p_value_raw"] == pytest.approx(test.p_value)
         assert entry["p_value"] == pytest.approx(p)
         assert entry["interval"] == pytest.approx(test.interval(0.1 * test.p_value / p))
-    percent = 100 * (1 - wide["sharing"] / wide["single-task"])
+    single = wide["single-task"].groupby(level=0).transform("mean")
+    percent = 100 * (wide["single-task"] - wide["sharing"]) / single
     delta = CorrectedT(tuple(percent.groupby(level=[1, 2]).mean()), 0.25)
     assert verdict.overall["delta_m_percent"] == pytest.approx(delta.mean)
     assert verdict.overall["interval"] == pytest.approx(delta.interval(0.1))

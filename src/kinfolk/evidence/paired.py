@@ -151,7 +151,8 @@ class OverSplits:
 
     def delta_m(self, tasks: Sequence[str], arm: str) -> Evidence:
         """About the mean over tasks of differences in percent."""
-        percent = {t: 100 * self.outcomes[t].differences(arm) / self.outcomes[t].errors[SINGLE] for t in tasks}
+        # By the mean error over splits: one split with hardly any error would drown all others.
+        percent = {t: 100 * self.outcomes[t].differences(arm) / self.outcomes[t].errors[SINGLE].mean() for t in tasks}
         ratio = float(np.mean([self.outcomes[t].test_to_train for t in tasks])) if tasks else math.nan
         return CorrectedT(tuple(pd.DataFrame(percent).mean(axis=1)), ratio)
 

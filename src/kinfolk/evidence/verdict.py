@@ -36,8 +36,8 @@ class Verdict:
     tasks
         Main task -> errors, difference with interval, adjusted p-value, verdict, hand-over, arms, scores.
     overall
-        delta-m (mean over main tasks of 100 (single - arm) / single, higher is better) of sharing and of the
-        hand-over with intervals, tasks helped and hurt, recommendation, costs.
+        delta-m (mean over main tasks of 100 (single - arm) / single, higher is better; single is the mean over
+        splits) of sharing and of the hand-over with intervals, tasks helped and hurt, recommendation, costs.
     statistics
         How it was tested.
     failed, not_tried, warnings
