@@ -28,7 +28,8 @@ from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.sharing import Hard, Independent
 from kinfolk.sharing.base import Sharing
-from kinfolk.training.loop import Parts, Replica, Schedule, Training
+from kinfolk.training.loop import Parts, Replica, Training
+from kinfolk.training.schedule import Schedule
 from kinfolk.trunks import Mlp
 
 ROWS, INPUTS = 353, 60

@@ -15,7 +15,8 @@ from kinfolk.balancing import Fixed, Uncertainty
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.sharing import Hard
-from kinfolk.training.loop import Parts, Replica, Schedule, Training
+from kinfolk.training.loop import Parts, Replica, Training
+from kinfolk.training.schedule import Schedule
 from kinfolk.trunks import Mlp
 
 ARMS: dict[str, Any] = {

@@ -22,7 +22,7 @@ from kinfolk.terms import Term as Term
 from kinfolk.terms import parse as parse
 from kinfolk.terms import write
 
-BASES = ("base", "stages", "heads")
+BASES = ("base", "stages", "heads", "copies")
 """Files of a catalogue that hold no method."""
 
 

@@ -59,7 +59,7 @@ def own_loop(
     x = torch.randn(9, 5)
     weights = []
     for epoch in range(UPDATES):
-        balancing.at_epoch(epoch)
+        balancing.at_epoch(epoch, None, None)
         losses, weight = balancing.step(lambda: net.losses(x, present, replica), optimizer)
         assert losses.value.shape == weight.shape
         weights.append(weight.detach().flatten())

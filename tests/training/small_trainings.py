@@ -17,7 +17,8 @@ from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.replicas import own
 from kinfolk.sharing.base import Sharing
-from kinfolk.training.loop import Parts, Replica, Schedule, Training
+from kinfolk.training.loop import Parts, Replica, Training
+from kinfolk.training.schedule import Schedule
 from kinfolk.trunks import FromModules, Mlp
 from kinfolk.trunks.base import Trunk
 

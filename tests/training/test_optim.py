@@ -127,7 +127,7 @@ def test_an_absent_slice_keeps_its_bits() -> None:
     before = {name: t.detach().clone() for name, t in one.state_dict().items()}
     move(one, 3, lambda _: torch.tensor([[True, False]] * 5))
     for name, t in one.state_dict().items():
-        if t.ndim and len(t) == 10:
+        if t.ndim and len(t) == 10 and "reach" not in name:
             assert torch.equal(t[1::2], before[name][1::2]), name
             assert (t[::2] != before[name][::2]).any(), name
 

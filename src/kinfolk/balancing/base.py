@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kinfolk.data.tasks import Task
+from kinfolk.quantities import Quantity
 
 
 @dataclass
@@ -100,5 +101,18 @@ class Balancing(nn.Module):
         optimizer.step()
         return losses, weights
 
-    def at_epoch(self, epoch: int) -> None:
-        """Called before each epoch; schedules override it."""
+    def at_epoch(self, epoch: int, losses: Tensor | None, errors: Tensor | None) -> None:
+        """Called before each epoch; schedules override it.
+
+        Parameters
+        ----------
+        epoch
+            The one that begins, from 0.
+        losses, errors
+            ``[..., task]``: mean losses of the epoch before, in training and on the rows that stop it; NaN for a
+            task without a label there, None before the first epoch.
+        """
+
+    def learned(self) -> Mapping[str, Quantity]:
+        """What it learned beside the weights of the losses, by name."""
+        return {}

@@ -33,7 +33,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 class NetworkArm:
-    """A trunk, a sharing, a balancing and perhaps a penalty, with settings to choose from.
+    """A trunk, a sharing, a balancing and perhaps penalties, with settings to choose from.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class NetworkArm:
     def __init__(
         self, text: str, settings: int | Sequence[Setting] = 6, length: Length | None = None, width: int = 128
     ) -> None:
-        self.terms = _by_catalogue(text)
+        self.terms, self.penalties = _by_catalogue(text)
         self.text = " + ".join(str(term) for term in parse(text))
         self.length = length or Length()
         self.width = width
@@ -84,7 +84,11 @@ class NetworkArm:
         made: dict[str, Any] = {"sharing": Term("hard", ()), "balancing": Term("fixed", ())}
         made |= self.terms | {"trunks": self._trunk_term(setting["dropout"])}
         made = {title: CATALOGUES[title].make(term) for title, term in made.items()}
-        return Parts(made["trunks"], made["sharing"], made["balancing"], made.get("penalties"))
+        belonging = parse(made["sharing"].penalty) if made["sharing"].penalty else ()
+        named = {term.name for term in self.penalties}
+        wanted = (*self.penalties, *(term for term in belonging if term.name not in named))
+        penalties = tuple(CATALOGUES["penalties"].make(term) for term in wanted)
+        return Parts(made["trunks"], made["sharing"], made["balancing"], penalties)
 
     def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
         """Trains all jobs, those of one encoding and kind of trunk as replicas of one stack."""
@@ -170,16 +174,24 @@ class NetworkArm:
         return [row | {"arm": self.text, "setting": setting_text(self.settings[row["setting"]])} for row in rows]
 
 
-def _by_catalogue(text: str) -> dict[str, Term]:
+def _by_catalogue(text: str) -> tuple[dict[str, Term], list[Term]]:
+    """The terms of trunk, sharing and balancing by catalogue, and all penalties."""
     found: dict[str, Term] = {}
+    penalties: list[Term] = []
     for term in parse(text):
         title, _ = find(term.name)
         if title not in ("trunks", "sharing", "balancing", "penalties"):
-            raise InputError(f"An arm is made of trunk, sharing, balancing and penalty. '{term.name}' is of {title}.")
-        if title in found:
+            raise InputError(f"An arm is made of trunk, sharing, balancing and penalties. '{term.name}' is of {title}.")
+        if title == "penalties":
+            penalties.append(term)
+        elif title in found:
             raise InputError(f"An arm has one of {title}. Got '{found[title].name}' and '{term.name}' in '{text}'.")
-        found[title] = term
-    return found
+        else:
+            found[title] = term
+    names = [term.name for term in penalties]
+    if len(set(names)) < len(names):
+        raise InputError(f"An arm has each penalty once. Got {', '.join(names)} in '{text}'.")
+    return found, penalties
 
 
 def _shapes(problems: list[tuple[int, ...]], tasks: tuple[Task, ...]) -> list[list[tuple[int, ...]]]:

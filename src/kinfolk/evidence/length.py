@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kinfolk.training.loop import Schedule
+    from kinfolk.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Length:
 
     def schedule(self, rows: int) -> Schedule:
         """For replicas of so many training rows."""
-        from kinfolk.training.loop import Schedule
+        from kinfolk.training.schedule import Schedule
 
         batch = max(1, min(self.batch, rows))
         every = math.ceil(rows / batch)

@@ -18,7 +18,8 @@ from kinfolk.evidence.jobs import Surroundings
 from kinfolk.evidence.networks import Part, members_of
 from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
-from kinfolk.training.loop import Parts, Replica, Schedule, Training
+from kinfolk.training.loop import Parts, Replica, Training
+from kinfolk.training.schedule import Schedule
 
 CHECKPOINT_SECONDS = 30.0
 CURVE_POINTS = 100

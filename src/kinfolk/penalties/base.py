@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinfolk.data.tasks import Task
+from kinfolk.quantities import Quantity
 from kinfolk.sharing.base import Outputs, Sharing
 
 
@@ -18,6 +19,13 @@ class Penalty(nn.Module):
     def setup(self, model: Sharing, tasks: Sequence[Task]) -> Penalty:
         """Makes state that depends on the network, and returns the penalty itself."""
         return self
+
+    def at_epoch(self, epoch: int, losses: Tensor | None, errors: Tensor | None) -> None:
+        """Called before each epoch. See :meth:`kinfolk.balancing.base.Balancing.at_epoch`."""
+
+    def learned(self) -> Mapping[str, Quantity]:
+        """What it learned, by name: covariances, feedback matrices."""
+        return {}
 
     @abstractmethod
     def forward(

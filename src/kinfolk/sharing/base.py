@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from kinfolk.data.problem import Batch
 from kinfolk.data.tasks import Task
+from kinfolk.quantities import Quantity
 from kinfolk.replicas import own
 from kinfolk.trunks.base import Trunk
 
@@ -40,8 +41,16 @@ class Sharing(nn.Module):
     ``replicas.stack`` makes it many.
     """
 
-    rates: Mapping[str, float] = MappingProxyType({})
-    """Factors of the learning rate, by prefix of a parameter's name."""
+    penalty: str = ""
+    """The penalty that belongs to it: an arm adds it unless it names this one itself, as in
+    ``soft + soft_sharing(strength=0)``."""
+
+    phases: int = 1
+    """Trainings one after the other: between them :meth:`at_phase` changes the network. May be set by ``setup``."""
+
+    def rates(self, phase: int) -> Mapping[str, float]:
+        """Factors of the learning rate in a phase, by prefix of a parameter's name; 0 keeps it as it is."""
+        return {}
 
     def problems(self, tasks: Sequence[Task]) -> list[tuple[int, ...]]:
         """Which tasks make a problem of their own, trained and stopped by itself. Usually one problem: all."""
@@ -55,13 +64,33 @@ class Sharing(nn.Module):
     def forward(self, inputs: Tensor, preference: Tensor | None = None) -> Outputs:
         """One output per task from ``[replica, row, ...]``."""
 
+    def at_phase(self, phase: int, outputs: Outputs, batch: Batch) -> None:
+        """Called before each phase but the first, on the network as it was best in the phase before.
+
+        It may change the numbers in tensors, never their shapes.
+
+        Parameters
+        ----------
+        phase
+            The one that begins, from 1.
+        outputs, batch
+            What the network says about the rows that stop training, and these rows.
+        """
+
+    def at_epoch(self, epoch: int, losses: Tensor | None, errors: Tensor | None) -> None:
+        """Called before each epoch, for temperatures and the like. See :meth:`Balancing.at_epoch`."""
+
+    def learned(self) -> Mapping[str, Quantity]:
+        """What it learned beside weights, by name: stitch matrices, gates (as in the last forward pass), branches."""
+        return {}
+
     def last_shared(self) -> list[nn.Parameter]:
         """The parameters of the last layer that all tasks share; empty where there is none."""
         return []
 
 
 def reach(model: Sharing, inputs: Tensor) -> dict[str, Tensor]:
-    """Which slices of which parameter serve which task: Bool ``[copy, task]`` for each parameter of one replica.
+    """Which slices of which parameter serve which task: Bool ``[copy, task]`` for each parameter.
 
     NaN is sent back from each task's output: unlike a gradient, it also travels where values are 0. Only a ReLU that
     rests stops it, so parameters are drawn anew: layers that start at 0 keep none of them at rest.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,39 +16,11 @@ from kinfolk.balancing.base import Losses
 from kinfolk.data.losses import row_losses
 from kinfolk.data.problem import Batch, Problem
 from kinfolk.data.tasks import Task
+from kinfolk.quantities import Quantity
+from kinfolk.sharing.base import Outputs
 from kinfolk.training.network import Network, Parts, Replica
+from kinfolk.training.schedule import Schedule
 from kinfolk.training.stopping import Stopping
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long a stack trains, counted in updates.
-
-    Attributes
-    ----------
-    updates
-        The most that a replica makes.
-    every
-        Updates between two looks at the stop rows: an epoch.
-    batch
-        Rows per update.
-    patience
-        Updates without improvement on the stop rows after which a task's patience is spent.
-    warmup
-        Updates in which the learning rate rises; then it falls to 0 along a cosine.
-    """
-
-    updates: int
-    every: int
-    batch: int
-    patience: int
-    warmup: int
-
-    def factor(self, update: int) -> float:
-        """The factor of the learning rate in an update."""
-        if update < self.warmup:
-            return (update + 1) / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * (update - self.warmup) / max(1, self.updates - self.warmup)))
 
 
 @dataclass(frozen=True)
@@ -59,6 +30,15 @@ class Failure:
     replica: int
     task: int
     update: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What replicas (by number) had learned beside weights after an update, by name."""
+
+    updates: int
+    numbers: Tensor
+    quantities: dict[str, Quantity]
 
 
 class Training:
@@ -106,6 +86,7 @@ class Training:
         self.updates = 0
         self.failures: list[Failure] = []
         self.history: list[tuple[Tensor, ...]] = []
+        self.learned: list[Learned] = []
         self._random = [m for m in self.network.modules() if isinstance(m, replicas.Random)]
 
     @property
@@ -116,7 +97,7 @@ class Training:
     @property
     def done(self) -> bool:
         """No replica goes on."""
-        return not self.replicas or self.updates >= self.schedule.updates
+        return not self.replicas or self.updates >= self.last
 
     def run(
         self,
@@ -125,7 +106,7 @@ class Training:
         checkpoint: Callable[[Training], None] | None = None,
     ) -> None:
         """Trains on, epoch by epoch, until an update (default: the last) or a time (``time.monotonic``)."""
-        last = self.schedule.updates if until is None else min(until, self.schedule.updates)
+        last = self.last if until is None else min(until, self.last)
         while self.replicas and self.updates < last:
             self._epoch()
             if checkpoint is not None and not self.done:
@@ -133,21 +114,74 @@ class Training:
             if deadline is not None and time.monotonic() >= deadline:
                 return
 
+    @property
+    def last(self) -> int:
+        """The updates of all phases."""
+        return self.schedule.updates * self.network.model.phases
+
+    @property
+    def _in_phase(self) -> int:
+        """How many updates of the present phase were made."""
+        return self.updates - self.phase * self.schedule.updates
+
+    @property
+    def phase(self) -> int:
+        """The phase of the next update."""
+        return min(self.updates // self.schedule.updates, self.network.model.phases - 1)
+
+    def _begin_phase(self) -> None:
+        """Goes back to the network that was best in the phase before, and lets it change."""
+        phase, network = self.phase, self.network
+        for i, number in enumerate(network.number.tolist()):
+            for name, best in self.stopping.snapshot(number).items():
+                whole = dict(replicas.tensors(network.model))[name].data.unflatten(0, (self.replicas, -1))
+                whole[i] = best.unflatten(0, (len(self.tasks), -1))[0]
+        outputs, batch = self._look()
+        network.model.at_phase(phase, outputs, batch)
+        network.restart(phase)
+        self.stopping.restart(self.updates)
+
     def _epoch(self) -> None:
-        self.network.balancing.at_epoch(self.updates // self.schedule.every)
+        if self.phase and self.updates == self.phase * self.schedule.updates:
+            self._begin_phase()
+        epoch, before = len(self.history), self._before()
+        for part in (self.network.model, self.network.balancing, *self.network.penalties):
+            part.at_epoch(epoch, *before)
         self.network.optimizer.forget()  # so that what it derives depends on no more than a checkpoint holds
-        losses, weights, seen = self._train(min(self.schedule.every, self.schedule.updates - self.updates))
+        losses, weights, seen = self._train(min(self.schedule.every, self.schedule.updates - self._in_phase))
         errors, judged = self._judge()
         number = self.network.number.cpu()
         shown = (losses / seen, torch.where(judged, errors, torch.nan), weights / seen)  # 0 / 0: NaN where never seen
         self.history.append((torch.full_like(number, self.updates), number.clone(), *(t.contiguous() for t in shown)))
+        self._note(epoch)
         finite = torch.isfinite(losses) & torch.isfinite(errors)
         self._fail(number, finite)
         # A task without a label on the stop rows improves until the end.
         errors = torch.where(judged, errors, -float(self.updates))
         errors = torch.where(finite, errors, torch.inf)
-        goes_on = self.stopping.update(self.network.model, number, self.updates, errors)
-        self.keep(goes_on & finite.all(-1))
+        # In earlier phases no replica ends, and its tasks have one best epoch: the next phase starts from there.
+        last = self.updates > self.schedule.updates * (self.network.model.phases - 1)
+        goes_on = self.stopping.update(self.network.model, number, self.updates, errors, together=not last)
+        self.keep((goes_on if last else torch.ones_like(goes_on)) & finite.all(-1))
+
+    def _before(self) -> tuple[Tensor | None, Tensor | None]:
+        """Losses of the epoch before, in training and on the stop rows, of the replicas that still train."""
+        if not self.history:
+            return None, None
+        _, numbers, train, stop, _ = self.history[-1]
+        kept = torch.isin(numbers, self.network.number.cpu())
+        return train[kept].to(self.problem.inputs.device), stop[kept].to(self.problem.inputs.device)
+
+    def _note(self, epoch: int) -> None:
+        """Keeps what was learned beside weights, some twenty times in all."""
+        epochs = self.last // self.schedule.every
+        if epoch % max(1, epochs // 20):
+            return
+        network, found = self.network, {}
+        for part in (network.model, network.balancing, *network.penalties):
+            found |= {name: replace(one, values=one.values.detach().cpu()) for name, one in part.learned().items()}
+        if found:
+            self.learned.append(Learned(self.updates, network.number.cpu().clone(), found))
 
     def _train(self, updates: int) -> tuple[Tensor, Tensor, Tensor]:
         """Makes updates; sums over them of losses and weights, and in how many a task had a label."""
@@ -177,7 +211,7 @@ class Training:
         batch = self.problem.batch(network.rows(), None if self._all_columns else network.columns, per=self.per)
         if distributed.processes() > 1:
             batch = batch.part(distributed.share())
-        network.optimizer.factor = self.schedule.factor(self.updates)
+        network.optimizer.factor = self.schedule.factor(self._in_phase)
         losses, weights = network.balancing.step(partial(self._losses, batch), network.optimizer)
         for source in self._random:
             source.update.add_(1)
@@ -194,20 +228,27 @@ class Training:
             network.optimizer.present = batch.present
         last = network.model.last_shared() if "last" in network.balancing.needs else ()
         losses = Losses(value, batch.present, None, (), last, outputs.features)
-        if network.penalty is not None:
-            losses.penalty = network.penalty(network.model, outputs, value)
+        for penalty in network.penalties:
+            extra = penalty(network.model, outputs, value)
+            losses.penalty = extra if losses.penalty is None else losses.penalty + extra
         return losses
 
     @torch.no_grad()
     def _judge(self) -> tuple[Float[Tensor, "replica task"], Bool[Tensor, "replica task"]]:
         """The losses on the stop rows, and whether a task has a label there; the same in every process."""
-        model = self.network.model.eval()
+        outputs, batch = self._look()
+        value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
+        return distributed.mean(value).cpu(), batch.present.cpu()
+
+    @torch.no_grad()
+    def _look(self) -> tuple[Outputs, Batch]:
+        """What the networks say about the stop rows, and these."""
         rows = self._stop[self.network.number]
         columns = None if self._all_columns else self.network.columns
         batch = self.problem.batch(rows.clamp(min=0), columns, rows >= 0)
-        value = (row_losses(self.tasks, model(batch.inputs).tasks, batch.targets) * batch.weight).sum(1)
-        model.train()
-        return distributed.mean(value).cpu(), batch.present.cpu()
+        outputs = self.network.model.eval()(batch.inputs)
+        self.network.model.train()
+        return outputs, batch
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a training is, as named tensors: a checkpoint.
@@ -217,6 +258,9 @@ class Training:
         state = {f"network/{name}": t.detach() for name, t in self.network.state_dict().items()}
         state |= {f"stopping/{name}": t for name, t in self.stopping.state().items()}
         state |= {f"history/{i}/{j}": t for i, row in enumerate(self.history) for j, t in enumerate(row)}
+        for i, one in enumerate(self.learned):
+            state |= {f"learned/{i}/updates": torch.tensor(one.updates), f"learned/{i}/numbers": one.numbers}
+            state |= {f"learned/{i}/{name}": quantity.values for name, quantity in one.quantities.items()}
         failures = [(f.replica, f.task, f.update) for f in self.failures]
         return state | {
             "updates": torch.tensor(self.updates),
@@ -238,7 +282,23 @@ class Training:
         self.history = [tuple(state[f"history/{i}/{j}"] for j in range(5)) for i in range(rows)]
         self.failures = [Failure(*row) for row in state["failures"].tolist()]
         self.updates = int(state["updates"])
+        self.learned = self._learned(inside("learned/"))
+        self.network.set_rates(self.phase)
         self._forget()
+
+    def _learned(self, state: dict[str, Tensor]) -> list[Learned]:
+        """What was learned, from a checkpoint; lines and columns are the network's."""
+        named = {
+            name: quantity
+            for part in (self.network.model, self.network.balancing, *self.network.penalties)
+            for name, quantity in part.learned().items()
+        }
+        found = []
+        for i in range(sum(name.endswith("/updates") for name in state)):
+            kept = {name: state.get(f"{i}/{name}") for name in named}
+            quantities = {name: replace(named[name], values=v) for name, v in kept.items() if v is not None}
+            found.append(Learned(int(state[f"{i}/updates"]), state[f"{i}/numbers"], quantities))
+        return found
 
 
 def _check_alike(tasks: Sequence[Task], members: Sequence[Replica]) -> None:

@@ -25,7 +25,7 @@ class Parts:
     trunk: Trunk
     sharing: Sharing
     balancing: Balancing
-    penalty: Penalty | None = None
+    penalties: tuple[Penalty, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Replica:
 
 
 class Network(nn.Module):
-    """One replica's network, balancing, penalty, optimiser and row stream; stacked, those of many.
+    """One replica's network, balancing, penalties, optimiser and row stream; stacked, those of many.
 
     Its ``state_dict`` is the state of training.
     """
@@ -64,22 +64,46 @@ class Network(nn.Module):
         with replicas.own("replica", one.seed):
             self.model = parts.sharing.setup(parts.trunk, self._tasks, problem.inputs.shape[1:])
             self.balancing = parts.balancing.setup(self._tasks)
-            self.penalty = None if parts.penalty is None else parts.penalty.setup(self.model, self._tasks)
+            self.penalties = nn.ModuleList([p.setup(self.model, self._tasks) for p in parts.penalties])
             with replicas.own("rows"):
                 self.rows = Rows(one.train, batch, longest)
         self.columns: Tensor
         self.number: Tensor
         self.register_buffer("columns", torch.tensor([one.columns]))
         self.register_buffer("number", torch.zeros(1, dtype=torch.int64))
-        found = {} if problem.complete else reach(self.model, problem.inputs[:16].cpu().unsqueeze(0))
-        self.optimizer = AdamW(self._tuned(found), one.rate, one.decay)
-
-    def _tuned(self, found: dict[str, Tensor]) -> list[Tuned]:
-        rates = self.model.rates
-        tuned = [
-            Tuned(p, next((f for prefix, f in rates.items() if name.startswith(prefix)), 1.0), 1.0, found.get(name))
-            for name, p in self.model.named_parameters()
-        ]
+        self._inputs = None if problem.complete else problem.inputs[:16]
+        found = self._reach()
         of_task = torch.eye(len(self._tasks), dtype=torch.bool)
+        tuned = [Tuned(p, 1.0, 1.0, found.get(name)) for name, p in self.model.named_parameters()]
         tuned += [Tuned(p, 1.0, 0.0, of_task) for p in self.balancing.parameters()]
-        return tuned + [Tuned(p, 1.0, 0.0) for p in ([] if self.penalty is None else self.penalty.parameters())]
+        tuned += [Tuned(p, 1.0, 0.0) for p in self.penalties.parameters()]
+        self.optimizer = AdamW(tuned, one.rate, one.decay)
+        self.set_rates(0)
+
+    def set_rates(self, phase: int) -> None:
+        """Gives every parameter its factor of the learning rate in a phase."""
+        factors = self.model.rates(phase)
+        rates = [
+            next((f for prefix, f in factors.items() if name.startswith(prefix)), 1.0)
+            for name, _ in self.model.named_parameters()
+        ]
+        others = len(list(self.balancing.parameters())) + len(list(self.penalties.parameters()))
+        self.optimizer.set_rates(rates + [1.0] * others)
+
+    def restart(self, phase: int) -> None:
+        """Begins a phase: an optimiser as new, for the network as it is now."""
+        found = self._reach()
+        reach = [found.get(name) for name, _ in self.model.named_parameters()]
+        others = (*self.balancing.parameters(), *self.penalties.parameters())
+        kept = [self.optimizer.reach(len(reach) + i) for i in range(len(others))]
+        self.optimizer.restart(reach + kept)
+        self.set_rates(phase)
+
+    def _reach(self) -> dict[str, Tensor]:
+        """Which slices serve which task; empty where every task has a label in every update."""
+        if self._inputs is None:
+            return {}
+        device = next(self.model.parameters()).device
+        copies = len(self.number)
+        found = reach(self.model, self._inputs.to(device).expand(copies, *self._inputs.shape))
+        return {name: one.to(device) for name, one in found.items()}

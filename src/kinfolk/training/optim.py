@@ -8,7 +8,7 @@ would push it on without a gradient. For one replica with everything present it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -29,13 +29,13 @@ class Tuned:
     rate, decay
         Factors of the replica's learning rate and weight decay.
     reach
-        Bool ``[slice, task]``: which slices of one replica serve which task; None: every slice serves every task.
+        Bool ``[copy, task]``: which slices serve which task; None: every slice serves every task.
     """
 
     parameter: nn.Parameter
     rate: float = 1.0
     decay: float = 1.0
-    reach: Bool[Tensor, "slice task"] | None = None
+    reach: Bool[Tensor, "copy task"] | None = None
 
 
 class AdamW(nn.Module):
@@ -80,6 +80,7 @@ class AdamW(nn.Module):
             self.register_buffer(f"mean{i}", torch.zeros_like(one.parameter))
             self.register_buffer(f"square{i}", torch.zeros_like(one.parameter))
             self.register_buffer(f"count{i}", torch.zeros(len(one.parameter), dtype=torch.int64))
+            self.register_buffer(f"reach{i}", one.reach)
         self.factor = 1.0
         self.present: Tensor | None = None
         self._derived: list[_State] | None = None
@@ -88,6 +89,23 @@ class AdamW(nn.Module):
         """Drops all gradients."""
         for one in self._tuned:
             one.parameter.grad = None
+
+    def reach(self, i: int) -> Tensor | None:
+        """Which slices of the i-th parameter serve which task, Bool ``[copy, task]``."""
+        return self._buffers[f"reach{i}"]
+
+    def set_rates(self, rates: Sequence[float]) -> None:
+        """Sets each parameter's factor of the learning rate."""
+        self._tuned = tuple(replace(one, rate=rate) for one, rate in zip(self._tuned, rates, strict=True))
+        self.forget()
+
+    def restart(self, reach: Sequence[Tensor | None]) -> None:
+        """Forgets all moments, as new, with slices that serve other tasks than before."""
+        for i, found in enumerate(reach):
+            for name in ("mean", "square", "count"):
+                self.get_buffer(f"{name}{i}").zero_()
+            self.register_buffer(f"reach{i}", found)
+        self.forget()
 
     def forget(self) -> None:
         """Drops what was derived from tensors: after replicas were stacked, moved, selected or loaded."""
@@ -132,6 +150,7 @@ class AdamW(nn.Module):
                     self.get_buffer(f"mean{i}"),
                     self.get_buffer(f"square{i}"),
                     self.get_buffer(f"count{i}"),
+                    self.reach(i),
                     settings,
                 )
                 for i, one in enumerate(self._tuned)
@@ -184,12 +203,19 @@ class _State:
     mean: Tensor
     square: Tensor
     count: Tensor
+    reach: Tensor | None
     steps: int | None
     runs: list[_Run]
 
     @classmethod
     def of(
-        cls, tuned: Tuned, mean: Tensor, square: Tensor, count: Tensor, settings: list[tuple[float, float]]
+        cls,
+        tuned: Tuned,
+        mean: Tensor,
+        square: Tensor,
+        count: Tensor,
+        reach: Tensor | None,
+        settings: list[tuple[float, float]],
     ) -> _State:
         """From what is stored; ``settings`` are the learning rate and weight decay of each replica."""
         p, slices, runs, first = tuned.parameter, len(tuned.parameter) // len(settings), [], 0
@@ -198,13 +224,12 @@ class _State:
             runs.append(_Run(at, rate * tuned.rate, decay * tuned.decay, p[at], (mean[at], square[at])))
             first = at.stop
         even = bool((count == count[0]).all())
-        return cls(tuned, p, mean, square, count, int(count[0]) if even else None, runs)
+        return cls(tuned, p, mean, square, count, reach, int(count[0]) if even else None, runs)
 
     def active(self, present: Tensor) -> Tensor | None:
         """Bool ``[copy]``: serves a present task; None when all do."""
-        reach = self.tuned.reach
-        if reach is None:
+        if self.reach is None:
             active = present.any(-1).repeat_interleave(len(self.parameter) // len(present))
         else:
-            active = (present.unsqueeze(1) & reach.to(present.device)).any(-1).flatten()
+            active = (present.unsqueeze(1) & self.reach.unflatten(0, (len(present), -1))).any(-1).flatten()
         return None if bool(active.all()) else active

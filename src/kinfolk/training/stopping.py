@@ -46,12 +46,23 @@ class Stopping:
             for name, t in tensors(model)
         }
 
+    def restart(self, update: int) -> None:
+        """Forgets what was best: from this update on the network is another one. Snapshots stay until then."""
+        self.best.fill_(torch.inf)
+        self.best_update.fill_(update)
+        self.spent.fill_(False)
+
     def update(
-        self, model: nn.Module, numbers: Int[Tensor, " replica"], update: int, errors: Float[Tensor, "replica task"]
+        self,
+        model: nn.Module,
+        numbers: Int[Tensor, " replica"],
+        update: int,
+        errors: Float[Tensor, "replica task"],
+        together: bool = False,
     ) -> Bool[Tensor, " replica"]:
         """Remembers what improved, and tells which of the given replicas go on."""
         errors = errors.detach().to("cpu", self.best.dtype)
-        if self.together:
+        if self.together or together:
             errors = errors[:, self.main].mean(1, keepdim=True).expand_as(errors)
         better = errors < self.best[numbers]
         self.best[numbers] = torch.where(better, errors, self.best[numbers])

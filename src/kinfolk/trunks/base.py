@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +13,24 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one trunk and how wide each one's output is once flattened.
+    """The stages of one trunk and the shapes of their outputs.
 
     Attributes
     ----------
     modules
         Each maps ``[copy, row, ...]`` to ``[copy, row, ...]``.
-    sizes
-        Features per row after each stage.
+    shapes
+        What each gives per row: ``[feature]``, or ``[channel, height, width]`` and the like. The first axis is the
+        one of features or channels.
     """
 
     modules: Sequence[nn.Module]
-    sizes: Sequence[int]
+    shapes: Sequence[torch.Size]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Features per row after each stage, once flattened."""
+        return [math.prod(shape) for shape in self.shapes]
 
 
 class Trunk(ABC):

@@ -43,11 +43,11 @@ class FromModules(Trunk):
     def build(self, inputs: torch.Size) -> Stages:
         """Copies of the modules, and the sizes of their outputs, found by sending two rows through."""
         x = torch.zeros(2, *inputs)
-        sizes, stages = [], []
+        shapes, stages = [], []
         for module in map(copy.deepcopy, self.modules):
             training = module.training
             with torch.no_grad():
                 x = module.eval()(x)
-            sizes.append(x[0].numel())
+            shapes.append(x.shape[1:])
             stages.append(Looped(module.train(training)))
-        return Stages(stages, sizes)
+        return Stages(stages, shapes)

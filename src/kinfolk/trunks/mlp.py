@@ -67,7 +67,7 @@ class Mlp(Trunk):
         stages = [self._stage(a, b) for a, b in pairwise(sizes)]
         if len(inputs) > 1:
             stages[0] = Chain(Each(lambda x: x.flatten(1)), *stages[0])
-        return Stages(stages, sizes[1:])
+        return Stages(stages, [torch.Size([size]) for size in sizes[1:]])
 
     def _stage(self, inputs: int, outputs: int) -> Chain:
         layers: list[nn.Module] = [Linear(inputs, outputs)]

@@ -52,6 +52,23 @@ class Linear(nn.Module):
         return torch.baddbmm(bias, x, side_by_side).unflatten(-1, (slices, -1)).unbind(-2)
 
 
+class Pointwise(Linear):
+    """A linear map of the features or channels at every pixel: a 1x1 convolution, and ``Linear`` where there is none.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Features or channels, the third axis.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[copy, row, inputs, ...]`` -> ``[copy, row, outputs, ...]``."""
+        if x.ndim == 3:
+            return super().forward(x)
+        weight = self.weight.mT.unsqueeze(1)  # [copy, 1, outputs, inputs]
+        return (weight @ x.flatten(3)).unflatten(-1, x.shape[3:]) + _beside(self.bias.squeeze(1), x)
+
+
 class Each(nn.Module):
     """A function of rows without parameters, such as an activation, pooling or flattening.
 
