@@ -2,3 +2,4 @@
 
 from kinfolk.sharing.hard import Hard as Hard
 from kinfolk.sharing.independent import Independent as Independent
+from kinfolk.sharing.mmoe import Mmoe as Mmoe
