@@ -22,7 +22,7 @@ from kinfolk.terms import Term as Term
 from kinfolk.terms import parse as parse
 from kinfolk.terms import write
 
-BASES = ("base", "stages", "heads", "copies")
+BASES = ("base", "stages", "convolution", "looped", "heads", "copies", "description", "grouping")
 """Files of a catalogue that hold no method."""
 
 

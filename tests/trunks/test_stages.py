@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinfolk import replicas
-from kinfolk.trunks.stages import BatchNorm, Chain, Dropout, Each, LayerNorm, Linear, Looped
+from kinfolk.trunks.looped import Looped
+from kinfolk.trunks.stages import BatchNorm, Chain, Dropout, Each, LayerNorm, Linear
 
 
 def copies(make: Callable[[], nn.Module], n: int = 3) -> tuple[nn.Module, list[nn.Module]]:

@@ -11,16 +11,18 @@ from torch import nn
 
 import kinfolk.trunks
 from kinfolk import replicas
-from kinfolk.trunks import FromModules, Mlp
+from kinfolk.trunks import FromModules, LeNet, Mlp, ResNet
 from kinfolk.trunks.base import Trunk
 from kinfolk.trunks.stages import Chain
 
 FOUND: list[type[Trunk]] = [v for v in vars(kinfolk.trunks).values() if isinstance(v, type) and issubclass(v, Trunk)]
 # How a trunk is made that cannot be made without arguments, and the shape of a row where it is not [5].
 MADE: dict[str, Callable[[], Trunk]] = {
-    "FromModules": lambda: FromModules([nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)])
+    "FromModules": lambda: FromModules([nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)]),
+    "LeNet": lambda: LeNet((3, 4), kernel=3, hidden=6, shape=(1, 10, 12)),
+    "ResNet": lambda: ResNet((1, 2), width=3),
 }
-INPUTS: dict[str, tuple[int, ...]] = {}
+INPUTS: dict[str, tuple[int, ...]] = {"LeNet": (120,), "ResNet": (2, 6, 5)}
 
 
 @pytest.fixture(params=FOUND, ids=lambda kind: kind.__name__)

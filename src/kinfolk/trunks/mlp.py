@@ -7,12 +7,10 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from kinfolk.trunks.base import Stages, Trunk
-from kinfolk.trunks.stages import BatchNorm, Chain, Dropout, Each, LayerNorm, Linear
+from kinfolk.trunks.stages import ACTIVATIONS, BatchNorm, Chain, Dropout, Each, LayerNorm, Linear
 
-ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 NORMS = {"layer": LayerNorm, "batch": BatchNorm}
 
 

@@ -11,11 +11,34 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from kinfolk import distributed
-from kinfolk.replicas import Random, key
+from kinfolk.replicas import Random
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+"""By the name that trunks know them by."""
+
+EPSILON = 1e-5  # what is added to variances, as in torch
+
+
+def fold(x: Tensor) -> Tensor:
+    """``[copy, row, feature, ...]`` -> ``[row, copy x feature, ...]``: torch's own layers then see groups of channels.
+
+    What :func:`unfold` made is folded without a copy in memory, so layers that fold can follow each other.
+    """
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def unfold(x: Tensor, copies: int) -> Tensor:
+    """The inverse of :func:`fold`."""
+    return x.unflatten(1, (copies, -1)).transpose(0, 1)
 
 
 def _beside(parameter: Tensor, x: Tensor) -> Tensor:
@@ -169,55 +192,25 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised by the batch while training, by the running statistics otherwise."""
-        mean, variance = self.mean, self.variance
-        if self.training:
-            mean, variance, n = _moments(x)
-            self._count(mean.detach(), variance.detach(), n)
-        scale = (_beside(variance, x) + 1e-5).rsqrt() * _beside(self.weight, x)
+        counts = self.training and int(self.counted) != int(self.clock.update)
+        if counts:
+            self.counted.copy_(self.clock.update)
+        n = x[0, :, 0].numel()
+        if self.training and (n == 1 or distributed.processes() > 1):
+            return self._by_moments(x, counts)
+        running = (self.mean.view(-1), self.variance.view(-1)) if counts or not self.training else (None, None)
+        scaled = (self.weight.view(-1), self.bias.view(-1))
+        y = torch.batch_norm(fold(x), *scaled, *running, self.training, self.momentum, EPSILON, False)
+        return unfold(y, len(x))
+
+    def _by_moments(self, x: Tensor, counts: bool) -> Tensor:
+        """What torch's kernel has no form of: rows of several processes, and a single row, which becomes the bias."""
+        mean, variance, n = _moments(x)
+        if counts:
+            self.mean.lerp_(mean.detach(), self.momentum)
+            self.variance.lerp_(variance.detach() * n / max(1, n - 1), self.momentum)
+        scale = (_beside(variance, x) + EPSILON).rsqrt() * _beside(self.weight, x)
         return (x - _beside(mean, x)) * scale + _beside(self.bias, x)
-
-    def _count(self, mean: Tensor, variance: Tensor, n: int) -> None:
-        if int(self.counted) == int(self.clock.update):
-            return
-        self.counted.copy_(self.clock.update)
-        self.mean.lerp_(mean, self.momentum)
-        self.variance.lerp_(variance * n / max(1, n - 1), self.momentum)
-
-
-class Looped(Random):
-    """A user's own module, run once per copy with stacked parameters and buffers. Tied weights stay tied.
-
-    Slower than the stacked layers, but right for every module: recurrent layers, data-dependent branches.
-
-    Parameters
-    ----------
-    module
-        Maps ``[row, ...]`` to ``[row, ...]``. It is copied; the given one is not changed.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = repr(module)  # so that only like modules are stacked
-        self._template = [module]  # in a list, so that it is no submodule with parameters of its own
-        self._names: dict[str, str] = {}
-        for name, parameter in module.named_parameters():
-            self._names[name] = name.replace(".", "/")
-            self.register_parameter(self._names[name], nn.Parameter(parameter.detach()[None].clone()))
-        for name, buffer in module.named_buffers():
-            self._names[name] = name.replace(".", "/")
-            self.register_buffer(self._names[name], buffer.detach()[None].clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The module's outputs, copy by copy."""
-        self._template[0].train(self.training)
-        return torch.stack([self._one(i, x[i]) for i in range(len(x))])
-
-    def _one(self, i: int, x: Tensor) -> Tensor:
-        held = {name: getattr(self, stored)[i] for name, stored in self._names.items()}
-        with torch.random.fork_rng(devices=[], enabled=self.training):
-            if self.training:
-                torch.manual_seed(key(int(self.seed[i]), int(self.update)))
-            return functional_call(self._template[0], held, x)
 
 
 class Chain(nn.Sequential):
