@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,6 +36,25 @@ class Outputs:
     features: Sequence[Float[Tensor, "replica row _"]]
 
 
+@dataclass(frozen=True)
+class MadeFor:
+    """What a network was set up for.
+
+    Attributes
+    ----------
+    tasks
+        Its tasks.
+    inputs
+        Shape of one row's inputs.
+    slices
+        Length of each parameter in one replica.
+    """
+
+    tasks: tuple[Task, ...]
+    inputs: torch.Size
+    slices: Mapping[str, int]
+
+
 class Sharing(nn.Module):
     """A network in which tasks share a trunk.
 
@@ -47,6 +68,18 @@ class Sharing(nn.Module):
 
     phases: int = 1
     """Trainings one after the other: between them :meth:`at_phase` changes the network. May be set by ``setup``."""
+
+    made_for: MadeFor | None = None
+    """Kept by :meth:`setup`, whatever the method; None before it. A wrapper around each method's own ``setup`` sees to
+    it, so that no method has to."""
+
+    spare: bool = False
+    """Some slices of its tensors serve no task yet: room for copies that a later phase brings into use."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "setup" in vars(cls):
+            cls.setup = _kept(cls.setup)
 
     def rates(self, phase: int) -> Mapping[str, float]:
         """Factors of the learning rate in a phase, by prefix of a parameter's name; 0 keeps it as it is."""
@@ -87,6 +120,18 @@ class Sharing(nn.Module):
     def last_shared(self) -> list[nn.Parameter]:
         """The parameters of the last layer that all tasks share; empty where there is none."""
         return []
+
+
+def _kept(setup: Callable[..., Sharing]) -> Callable[..., Sharing]:
+    """A ``setup`` that also keeps what the network was made for."""
+
+    @wraps(setup)
+    def keeping(self: Sharing, trunk: Trunk, tasks: Sequence[Task], inputs: torch.Size) -> Sharing:
+        made = setup(self, trunk, tasks, inputs)
+        made.made_for = MadeFor(tuple(tasks), torch.Size(inputs), {n: len(p) for n, p in made.named_parameters()})
+        return made
+
+    return keeping
 
 
 def reach(model: Sharing, inputs: Tensor) -> dict[str, Tensor]:
