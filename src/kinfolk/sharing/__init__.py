@@ -1,5 +1,6 @@
 """Sharing: how tasks share a trunk."""
 
+from kinfolk.sharing.description import describe as describe
 from kinfolk.sharing.dselect_k import DSelectK as DSelectK
 from kinfolk.sharing.hard import Hard as Hard
 from kinfolk.sharing.independent import Independent as Independent
