@@ -8,7 +8,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kinfolk.data.losses import alike
 from kinfolk.data.tasks import Task
 from kinfolk.replicas import own, stack
 from kinfolk.sharing.base import Outputs
@@ -23,18 +22,29 @@ class Heads(nn.Module):
     tasks
         T tasks.
     size
-        Features that each head reads.
+        Features that each head reads: one number, or one per task.
+
+    Attributes
+    ----------
+    layers
+        One :class:`~kinfolk.trunks.stages.Linear` per shape, with a slice per task.
+    groups
+        The positions of the tasks in each layer.
     """
 
-    def __init__(self, tasks: Sequence[Task], size: int) -> None:
+    def __init__(self, tasks: Sequence[Task], size: int | Sequence[int]) -> None:
         super().__init__()
-        self._groups = alike(tasks)
-        self.layers = nn.ModuleList([stack([_head(size, tasks[i]) for i in at]) for at in self._groups])
+        sizes = [size] * len(tasks) if isinstance(size, int) else list(size)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, task in enumerate(tasks):
+            groups.setdefault((task.size, sizes[i]), []).append(i)
+        self.groups = tuple(map(tuple, groups.values()))
+        self.layers = nn.ModuleList([stack([_head(sizes[i], tasks[i]) for i in at]) for at in self.groups])
 
     def forward(self, features: Sequence[Tensor]) -> Outputs:
         """One output per task from what each head reads, ``[replica, row, feature]``."""
         outputs: list[Tensor] = [features[0]] * len(features)
-        for layer, at in zip(self.layers, self._groups, strict=True):
+        for layer, at in zip(self.layers, self.groups, strict=True):
             for i, output in zip(at, _read(cast(Linear, layer), [features[i] for i in at]), strict=True):
                 outputs[i] = output
         return Outputs(outputs, features)
