@@ -1,5 +1,9 @@
 """Sharing: how tasks share a trunk."""
 
+from kinfolk.sharing.adapters import Adapters as Adapters
+from kinfolk.sharing.cascade import Cascade as Cascade
+from kinfolk.sharing.conditioned import Conditioned as Conditioned
+from kinfolk.sharing.covariance_alignment import CovarianceAlignment as CovarianceAlignment
 from kinfolk.sharing.description import describe as describe
 from kinfolk.sharing.dselect_k import DSelectK as DSelectK
 from kinfolk.sharing.hard import Hard as Hard
