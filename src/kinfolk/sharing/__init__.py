@@ -9,3 +9,4 @@ from kinfolk.sharing.dselect_k import DSelectK as DSelectK
 from kinfolk.sharing.hard import Hard as Hard
 from kinfolk.sharing.independent import Independent as Independent
 from kinfolk.sharing.mmoe import Mmoe as Mmoe
+from kinfolk.sharing.ple import Ple as Ple
