@@ -9,4 +9,5 @@ from kinfolk.sharing.dselect_k import DSelectK as DSelectK
 from kinfolk.sharing.hard import Hard as Hard
 from kinfolk.sharing.independent import Independent as Independent
 from kinfolk.sharing.mmoe import Mmoe as Mmoe
+from kinfolk.sharing.mtan import Mtan as Mtan
 from kinfolk.sharing.ple import Ple as Ple
