@@ -7,13 +7,24 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from kinfolk.catalogue import CATALOGUES, Term, find, parse
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.evidence.features import Preparation
-from kinfolk.evidence.jobs import Fits, Job, Predictor, Rows, Setting, Surroundings, setting_text
+from kinfolk.evidence.jobs import (
+    LEARNED,
+    Fits,
+    Job,
+    Predictor,
+    Rows,
+    Setting,
+    Surroundings,
+    nothing_learned,
+    setting_text,
+)
 from kinfolk.evidence.length import Length
 from kinfolk.evidence.networks import NetworkPredictor, Part
 from kinfolk.evidence.stacks import Stack, train_together
@@ -98,7 +109,7 @@ class NetworkArm:
         networks = [stack.networks() for stack in stacks]
         predictors = [self._predictor(rows, stacks, networks, j) for j in range(len(jobs))]
         cut = any(not stack.training.done for stack in stacks)
-        return Fits(predictors, self._failed(stacks, jobs), self._history(stacks), cut)
+        return Fits(predictors, self._failed(stacks, jobs), self._history(stacks), self._learned(stacks), cut)
 
     def stacks(self, rows: Rows, jobs: Sequence[Job], device: str = "cpu") -> list[Stack]:
         """The stacks in which the jobs are to be trained."""
@@ -172,6 +183,14 @@ class NetworkArm:
     def _history(self, stacks: Sequence[Stack]) -> list[dict[str, Any]]:
         rows = [row for stack in stacks for row in stack.curves()]
         return [row | {"arm": self.text, "setting": setting_text(self.settings[row["setting"]])} for row in rows]
+
+    def _learned(self, stacks: Sequence[Stack]) -> pd.DataFrame:
+        found = [rows for stack in stacks if len(rows := stack.learned())]
+        if not found:
+            return nothing_learned()
+        rows = pd.concat(found, ignore_index=True)
+        said = {i: setting_text(setting) for i, setting in enumerate(self.settings)}
+        return rows.assign(arm=self.text, setting=rows["setting"].map(said))[LEARNED]
 
 
 def _by_catalogue(text: str) -> tuple[dict[str, Term], list[Term]]:

@@ -22,6 +22,7 @@ from kinfolk import workers
 from kinfolk.data.splits import Split, outer_splits
 from kinfolk.data.tables import Table
 from kinfolk.evidence.fitting import Comparing, Item, finished, fit_arm
+from kinfolk.evidence.jobs import LEARNED
 from kinfolk.evidence.judging import judge_split, judged
 from kinfolk.evidence.learners import learner
 from kinfolk.evidence.plan import Plan
@@ -231,7 +232,7 @@ class _Schedule:
 
 
 def collect(comparing: Comparing, run: Folder) -> None:
-    """Writes the comparison, the predictions, and the learning curves of the model's networks, from all splits.
+    """Writes the comparison and the predictions, from all splits, and how the model's networks learned, and what.
 
     Splits that were judged by other arms than the model has (with less time, before) are left out.
     """
@@ -239,11 +240,11 @@ def collect(comparing: Comparing, run: Folder) -> None:
     splits = range(len(comparing.splits))
     found = [comparing.folder(s) for s in splits if not arms or judged(comparing, s, arms)]
     found = [folder for folder in found if folder.has("comparison.parquet")]
-    curves = [comparing.folder(comparing.model, arm) for arm in range(len(comparing.plan.arms))]
-    curves = [folder for folder in curves if folder.has("history.parquet")]
+    model = [comparing.folder(comparing.model, arm) for arm in range(len(comparing.plan.arms))]
     _join(run, found, "comparison.parquet", COMPARISON)
     _join(run, found, "predictions.parquet", PREDICTIONS)
-    _join(run, curves, "history.parquet", HISTORY)
+    for name, columns in (("history.parquet", HISTORY), ("learned.parquet", LEARNED)):
+        _join(run, [folder for folder in model if folder.has(name)], name, columns)
 
 
 def _join(run: Folder, folders: Sequence[Folder], name: str, columns: Sequence[str]) -> None:

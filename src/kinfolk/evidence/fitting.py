@@ -120,6 +120,8 @@ def fit_arm(comparing: Comparing, item: Item) -> dict[str, Any]:
             import pandas as pd
 
             folder.write_frame("history.parquet", pd.DataFrame(fits.history))
+        if len(fits.learned):
+            folder.write_frame("learned.parquet", fits.learned)
     folder.write_arrays("predictions.npz", arrays)
     result = {
         "arm": arm.text,

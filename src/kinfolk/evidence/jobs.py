@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from kinfolk.data.tasks import Task
 from kinfolk.runs import Folder
 
 Setting = dict[str, Any]
+
+LEARNED = ["arm", "setting", "update", "quantity", "line", "column", "value"]
+"""Columns of what was learned beside weights: a row per number of a table, as it was after an update."""
+
+
+def nothing_learned() -> pd.DataFrame:
+    """No rows of :data:`LEARNED`."""
+    return pd.DataFrame(columns=LEARNED)
 
 
 def setting_text(setting: Setting) -> str:
@@ -96,11 +105,13 @@ class Fits:
     Attributes
     ----------
     predictors
-        One per job, None where the job was dropped early or failed.
+        One per job, None where nothing usable was trained: it failed, has no labels, or the deadline came too soon.
     failed
         One entry per failure: arm, setting, task, epoch, why.
     history
         Rows of learning curves (setting, task, update, stop_loss, train_loss, weight), averaged over replicas.
+    learned
+        What networks learned beside weights (see :data:`LEARNED`), averaged over replicas.
     cut
         The deadline ended the training before its time.
     """
@@ -108,6 +119,7 @@ class Fits:
     predictors: list[Predictor | None]
     failed: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    learned: pd.DataFrame = field(default_factory=nothing_learned)
     cut: bool = False
 
 

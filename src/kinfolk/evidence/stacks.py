@@ -1,28 +1,31 @@
-"""Stacks of networks that train in step: learning curves and checkpoints."""
+"""Stacks of networks that train in step: learning curves, what was learned, and checkpoints."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from kinfolk.data.problem import Problem
 from kinfolk.evidence.features import Preparation
-from kinfolk.evidence.jobs import Surroundings
+from kinfolk.evidence.jobs import Surroundings, nothing_learned
 from kinfolk.evidence.networks import Part, members_of
 from kinfolk.exceptions import InputError
+from kinfolk.quantities import Quantity
 from kinfolk.runs import Folder
-from kinfolk.training.loop import Parts, Replica, Training
+from kinfolk.training.loop import Learned, Parts, Replica, Training
 from kinfolk.training.schedule import Schedule
 
 CHECKPOINT_SECONDS = 30.0
 CURVE_POINTS = 100
+LEARNED_ROWS = 20_000  # of one quantity and setting: a large one is kept at fewer updates
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,57 @@ class Stack:
                 )
         return rows
 
+    def learned(self) -> pd.DataFrame:
+        """What was learned beside weights, averaged over the members of a setting that learn the same tasks.
+
+        A member that has ended counts with what it had last, as long as another one goes on; one that failed does not
+        count. ``setting`` is a number here.
+        """
+        failed = {failure.replica for failure in self.training.failures}
+        groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for number, (_, member) in enumerate(self.members):
+            if number not in failed:
+                groups.setdefault((self.settings[number], member.columns), []).append(number)
+        noted = self.training.learned
+        names = dict.fromkeys(name for one in noted for name in one.quantities)
+        parts = [
+            part.assign(setting=setting)
+            for name in names
+            for (setting, columns), own in groups.items()
+            for part in self._averaged(name, [one for one in noted if name in one.quantities], columns, own)
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else nothing_learned()
+
+    def _averaged(
+        self, name: str, noted: Sequence[Learned], columns: tuple[int, ...], own: list[int]
+    ) -> Iterator[pd.DataFrame]:
+        """A quantity of some members after each update at which one of them still trained."""
+        first = noted[0].quantities[name]
+        quantity, lines, across = self._labels(name, first, columns)
+        known = np.full((self.training.members, *first.values.shape[1:]), np.nan)
+        alive = [one for one in noted if np.isin(own, one.numbers).any()]
+        most = max(1, LEARNED_ROWS // max(1, known[0].size))
+        kept = np.linspace(len(alive) - 1, 0, min(len(alive), most)).astype(int)  # the last one always
+        for at, one in enumerate(alive):
+            known[one.numbers] = one.quantities[name].values
+            if at in kept:
+                values = _mean_known(known[own]).reshape(-1)
+                labels = {"line": np.repeat(lines, len(across)), "column": np.tile(across, len(lines))}
+                yield pd.DataFrame({"update": one.updates, "quantity": quantity, **labels, "value": values})
+
+    def _labels(self, name: str, quantity: Quantity, columns: tuple[int, ...]) -> tuple[str, list[str], list[str]]:
+        """A quantity's name, lines and columns for members that learn some tasks.
+
+        All members of a stack bear the names of the first one's tasks. Where tasks are problems of their own and
+        neither lines nor columns tell them apart, the name does.
+        """
+        name_of = [task.name for task in self.problem.tasks]
+        own = [name_of[c] for c in columns]
+        named = dict(zip([name_of[c] for c in self.members[0][1].columns], own, strict=True))
+        lines, across = ([named.get(text, text) for text in side] for side in (quantity.lines, quantity.columns))
+        told = len(own) == len(name_of) or {*own} <= {*lines} or {*own} <= {*across}
+        return name if told else f"{name} ({', '.join(own)})", lines, across
+
 
 def train_together(stacks: Sequence[Stack], around: Surroundings) -> None:
     """Trains the stacks of one arm to the end, from their checkpoints if there are any.
@@ -127,6 +181,13 @@ def _mean(values: Sequence[float]) -> float:
     """The mean of what is known; NaN where nothing is."""
     known = [v for v in values if not math.isnan(v)]
     return float(np.mean(known)) if known else math.nan
+
+
+def _mean_known(values: np.ndarray) -> np.ndarray:
+    """The mean over the first axis of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(0)
+    return np.where(count, np.where(known, values, 0.0).sum(0) / np.maximum(count, 1), np.nan)
 
 
 def _keeper(folder: Folder | None, name: str) -> Callable[[Training], None]:
