@@ -1,4 +1,6 @@
-"""Penalties: regularisers over tasks. None yet: they come with the architectures that need them."""
+"""Penalties: regularisers over tasks."""
 
 from kinfolk.penalties.gate_entropy import GateEntropy as GateEntropy
+from kinfolk.penalties.orthogonality import Orthogonality as Orthogonality
+from kinfolk.penalties.soft_sharing import SoftSharing as SoftSharing
 from kinfolk.penalties.tensor_normal import TensorNormal as TensorNormal

@@ -5,6 +5,7 @@ from kinfolk.sharing.branching import Branching as Branching
 from kinfolk.sharing.cascade import Cascade as Cascade
 from kinfolk.sharing.conditioned import Conditioned as Conditioned
 from kinfolk.sharing.covariance_alignment import CovarianceAlignment as CovarianceAlignment
+from kinfolk.sharing.cross_stitch import CrossStitch as CrossStitch
 from kinfolk.sharing.description import describe as describe
 from kinfolk.sharing.dselect_k import DSelectK as DSelectK
 from kinfolk.sharing.hard import Hard as Hard
@@ -12,4 +13,7 @@ from kinfolk.sharing.independent import Independent as Independent
 from kinfolk.sharing.learned_branching import LearnedBranching as LearnedBranching
 from kinfolk.sharing.mmoe import Mmoe as Mmoe
 from kinfolk.sharing.mtan import Mtan as Mtan
+from kinfolk.sharing.nddr import Nddr as Nddr
 from kinfolk.sharing.ple import Ple as Ple
+from kinfolk.sharing.sluice import Sluice as Sluice
+from kinfolk.sharing.soft import Soft as Soft
