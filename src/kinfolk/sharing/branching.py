@@ -114,13 +114,14 @@ class Branching(Sharing):
     def _computed(self, stage: nn.Module, x: Tensor, count: Tensor) -> Tensor:
         """A stage's first copies, as many as ``x`` [replica, branch, row, ...] has; each replica uses ``count``."""
         lead = x.shape[:2]
-        held = {name: t.unflatten(0, (lead[0], -1))[:, : lead[1]].flatten(0, 1) for name, t in tensors(stage)}
+        part = lambda t: t.unflatten(0, (lead[0], -1))[:, : lead[1]]  # noqa: E731
+        held = {name: part(t).flatten(0, 1).contiguous() for name, t in tensors(stage)}
         state = {name: buffer for name, buffer in stage.named_buffers() if buffer.ndim and self.training}
         held |= {name: held[name].clone() for name in state}
         y = functional_call(stage, held, (x.flatten(0, 1),)).unflatten(0, lead)
         own = torch.arange(lead[1], device=x.device) < count.unsqueeze(1)
         for name, buffer in state.items():  # what the stage counts goes back, but not where no task asked for it
-            buffer.unflatten(0, (lead[0], -1))[:, : lead[1]][own] = held[name].unflatten(0, lead)[own]
+            part(buffer)[own] = held[name].unflatten(0, lead)[own]
         return y
 
     @torch.no_grad()
