@@ -19,9 +19,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from kinfolk import MultiTaskClassifier, MultiTaskEstimator, MultiTaskKFold, MultiTaskRegressor
+from kinfolk.balancing import Uncertainty
 from kinfolk.evidence.arms import SETTINGS
+from kinfolk.evidence.jobs import LEARNED
 from kinfolk.evidence.plan import plan_for
 from kinfolk.exceptions import InputError
+from kinfolk.quantities import Quantity
 
 # Short trainings: the checks ask for what was learned on three easy problems only.
 SHORT: dict[str, Any] = {"epochs": 3, "updates": 60, "width": 16, "learning_rate": 0.03, "random_state": 0}
@@ -201,6 +204,17 @@ def _rows(X: np.ndarray, y: np.ndarray) -> Any:
     from kinfolk.evidence.jobs import Rows
 
     return Rows(X, y, np.ones(len(X)), tuple(Task(str(t), "regression") for t in range(y.shape[1])))
+
+
+def test_what_methods_learn_is_kept(numbers: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    def factors(self: Uncertainty) -> dict[str, Quantity]:
+        return {"log variance": Quantity(self.log_variance.detach().view(-1, 1, 2), ("task",), ("one", "two"))}
+
+    assert MultiTaskRegressor(**SHORT).fit(*numbers).learned_.empty
+    monkeypatch.setattr(Uncertainty, "learned", factors)
+    found = MultiTaskRegressor(balancing="uncertainty", members=2, **SHORT).fit(*numbers).learned_
+    assert list(found.columns) == LEARNED
+    assert set(found["column"]) == {"one", "two"}
 
 
 def test_more_members_than_rows(numbers: tuple[np.ndarray, np.ndarray]) -> None:

@@ -6,8 +6,8 @@ import math
 import numbers
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, no_type_check
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,46 +71,32 @@ RANGES = {
 METHODS = {"trunk": "trunks", "sharing": "sharing", "balancing": "balancing", "penalty": "penalties"}
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MultiTaskBase(BaseEstimator):
-    """Parameters and training of the estimators; see :class:`MultiTaskRegressor` for the parameters."""
+    """Parameters and training of the estimators; see :class:`MultiTaskRegressor` for the parameters.
 
-    @no_type_check  # scikit-learn's contract: a constructor takes anything, `fit` checks it
-    def __init__(
-        self,
-        *,
-        sharing: str = "hard",
-        balancing: str = "fixed",
-        penalty: str | None = None,
-        trunk: str = "mlp",
-        width: int | None = None,
-        encoding: str = "piecewise",
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.01,
-        dropout: float = 0.0,
-        epochs: int | None = None,
-        updates: int | None = None,
-        batch_size: int | None = None,
-        patience: float | None = None,
-        members: int = 1,
-        random_state: Any = None,
-        device: str = "cpu",
-    ) -> None:
-        self.sharing = sharing
-        self.balancing = balancing
-        self.penalty = penalty
-        self.trunk = trunk
-        self.width = width
-        self.encoding = encoding
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.dropout = dropout
-        self.epochs = epochs
-        self.updates = updates
-        self.batch_size = batch_size
-        self.patience = patience
-        self.members = members
-        self.random_state = random_state
-        self.device = device
+    A dataclass, because scikit-learn reads the parameters from the constructor's signature: estimators with more of
+    them are dataclasses too.
+    """
+
+    __no_type_check__ = True  # scikit-learn's contract: a constructor takes anything, `fit` checks it
+
+    sharing: str = "hard"
+    balancing: str = "fixed"
+    penalty: str | None = None
+    trunk: str = "mlp"
+    width: int | None = None
+    encoding: str = "piecewise"
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.0
+    epochs: int | None = None
+    updates: int | None = None
+    batch_size: int | None = None
+    patience: float | None = None
+    members: int = 1
+    random_state: Any = None
+    device: str = "cpu"
 
     def __sklearn_tags__(self) -> Tags:
         """What scikit-learn may expect: several outputs, and gaps in X, which become indicators."""
@@ -145,7 +131,7 @@ class MultiTaskBase(BaseEstimator):
         self.predictor_ = _doubled(networks.mean(usable))
         self.tasks_ = tasks
         self.n_outputs_ = len(tasks)
-        self.history_ = fits.history
+        self.history_, self.learned_ = fits.history, fits.learned
 
     def _outputs(self, X: Any) -> list[np.ndarray]:
         """One ``[row, size]`` per task: values, or probabilities."""

@@ -25,7 +25,7 @@ batch_size, patience, members, random_state, device
     ----------
     classes_ : array, or list of arrays
         The sorted classes of the task, or of each one when `y` was ``[row, task]`` with several tasks.
-    tasks_, n_outputs_, n_features_in_, feature_names_in_, history_, predictor_
+    tasks_, n_outputs_, n_features_in_, feature_names_in_, history_, learned_, predictor_
         As of :class:`MultiTaskRegressor`.
 
     Raises

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, no_type_check
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ def _has_classes(estimator: MultiTaskEstimator) -> bool:
     return not hasattr(estimator, "tasks_") or any(task.kind != "regression" for task in estimator.tasks_)
 
 
+@dataclass(eq=False, repr=False)
 class MultiTaskEstimator(MultiTaskBase):
     """A network that learns regression, binary and multiclass tasks together; labels may have gaps.
 
@@ -36,7 +38,7 @@ batch_size, patience, members, random_state, device
     ----------
     tasks_ : tuple of Task
         Names, kinds and classes.
-    n_outputs_, n_features_in_, feature_names_in_, history_, predictor_
+    n_outputs_, n_features_in_, feature_names_in_, history_, learned_, predictor_
         As of :class:`MultiTaskRegressor`.
 
     Raises
@@ -54,47 +56,7 @@ batch_size, patience, members, random_state, device
     (['regression', 'binary'], (20, 2))
     """
 
-    @no_type_check  # scikit-learn's contract: a constructor takes anything, `fit` checks it
-    def __init__(
-        self,
-        kinds: Any = None,
-        *,
-        sharing: str = "hard",
-        balancing: str = "fixed",
-        penalty: str | None = None,
-        trunk: str = "mlp",
-        width: int | None = None,
-        encoding: str = "piecewise",
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.01,
-        dropout: float = 0.0,
-        epochs: int | None = None,
-        updates: int | None = None,
-        batch_size: int | None = None,
-        patience: float | None = None,
-        members: int = 1,
-        random_state: Any = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(
-            sharing=sharing,
-            balancing=balancing,
-            penalty=penalty,
-            trunk=trunk,
-            width=width,
-            encoding=encoding,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            dropout=dropout,
-            epochs=epochs,
-            updates=updates,
-            batch_size=batch_size,
-            patience=patience,
-            members=members,
-            random_state=random_state,
-            device=device,
-        )
-        self.kinds = kinds
+    kinds: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MultiTaskEstimator:
         """Learns all tasks.

@@ -67,6 +67,10 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
         Of the inputs; names only when `X` was a DataFrame.
     history_ : list of dict
         Learning curves: a row per task and epoch, with its losses and its weight.
+    learned_ : DataFrame
+        What the methods learned beside weights, such as stitch matrices, gates and task covariances: a row per update
+        and number of a quantity, with the names of its line and column. Averaged over members; empty where a method
+        learns no such thing.
     predictor_ : NetworkPredictor
         The trained networks.
 
