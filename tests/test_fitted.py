@@ -107,6 +107,7 @@ def test_another_table_does_not_go_on_with_the_run(fitted: Fitted, change: Calla
     [
         {"options": Options(arms=("harrd",))},
         {"options": Options(folds=1)},
+        {"options": Options(repeats=3, folds=5), "test": frame(8, seed=1)},
         {"options": Options(settings=7)},
         {"options": Options(device="warp")},
         {"options": Options(arms=("independent",), one_network=True)},

@@ -214,6 +214,12 @@ def _table(
 
 def _plan(table: Table, options: Options) -> Plan:
     main = sum(task.main for task in table.tasks)
+    if table.test is not None and (options.repeats, options.folds) != (None, None):
+        given = "x".join(str(n) for n in (options.repeats, options.folds) if n is not None)
+        raise InputError(
+            f"Test rows are the only outer split, so --splits must not be given beside them. Got --splits {given}. "
+            "Leave out --splits, or the test rows (--test, --split)."
+        )
     labelled = labelled_rows(table)
     rows = len(labelled) if table.test is None else int((~table.test[labelled]).sum())
     plan = plan_for(rows, expected_columns(table.features), main)
