@@ -76,16 +76,16 @@ def single_run() -> dict[str, Any]:
         "scores": {k: v for k, v in entry["scores"].items() if k != "sharing"},
     }
     run["verdict"]["overall"] |= {"delta_m_percent": None, "interval": [None, None]}
-    for key in ("comparison", "predictions", "history"):
+    for key in ("comparison", "predictions", "history", "learned"):
         run[key] = run[key][~run[key]["arm"].isin(["sharing", HARD, WEIGHTED])]
     return run
 
 
 def write(run: dict[str, Any], folder: Path) -> Path:
-    """Write the four files into `folder`."""
+    """Write the five files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdict.json").write_text(json.dumps(run["verdict"]), encoding="utf-8")
-    for name in ("comparison", "predictions", "history"):
+    for name in ("comparison", "predictions", "history", "learned"):
         run[name].to_parquet(folder / f"{name}.parquet")
     return folder
 
@@ -98,6 +98,7 @@ def _run(kinds: dict[str, tuple[str, float]], rows: int, splits: int, name: str)
         "comparison": _comparison(random, tasks, splits),
         "predictions": pd.concat([_predictions(random, t, e, rows) for t, e in tasks.items()], ignore_index=True),
         "history": pd.concat([_history(random, task) for task in tasks], ignore_index=True),
+        "learned": _learned(random, list(tasks)),
     }
 
 
@@ -274,4 +275,24 @@ def _history(random: np.random.Generator, task: str) -> pd.DataFrame:
                     }
                 )
             )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _learned(random: np.random.Generator, tasks: list[str]) -> pd.DataFrame:
+    """Stitch matrices, gates and covariances of sharing, and a log variance of each task for both losses by it."""
+    count, experts = len(tasks), [f"expert {at}" for at in range(4)]
+    tables = {
+        (HARD, "stitch after stage 1"): (tasks, tasks, np.eye(count), 0.15 * random.normal(size=(count, count))),
+        (WEIGHTED, "gates"): (tasks, experts, 0.25, random.dirichlet(np.ones(4), count) - 0.25),
+        (WEIGHTED, "covariance"): (tasks, tasks, 0.0, 0.01 * np.cov(random.normal(size=(count, 5)))),
+        (LOSS_FORM, "log variance"): (["log variance"], tasks, 0.0, random.normal(-1, 0.5, (1, count))),
+    }
+    parts = []
+    for (arm, quantity), (lines, columns, start, change) in tables.items():
+        for rate in (0.001, 0.003):
+            for update in range(0, 1500, 75 if count < 20 else 700):
+                values = start + np.atleast_2d(change) * (1 - np.exp(-update * rate))
+                labels = {"line": np.repeat(lines, len(columns)), "column": np.tile(columns, len(lines))}
+                about = {"arm": arm, "setting": json.dumps({"learning_rate": rate}), "update": update}
+                parts.append(pd.DataFrame({**about, "quantity": quantity, **labels, "value": values.reshape(-1)}))
     return pd.concat(parts, ignore_index=True)

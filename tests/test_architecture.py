@@ -83,6 +83,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "verdict",
     ),
     "evolution": ("base", METHODS),
+    "graph": None,
     "exporting": None,
     "model": None,
     "drawing": None,

@@ -127,6 +127,26 @@ def test_an_empty_history_leaves_the_section_out(runs: dict[str, Path]) -> None:
     assert "Task weights" in page(runs["three"]).text
 
 
+def test_what_was_learned_is_drawn(runs: dict[str, Path]) -> None:
+    found = page(runs["three"])
+    assert "stitch after stage 1 , from −0.182 to 1.04" in found.text
+    told = [a["aria-label"] or "" for tag, a in found.elements if tag == "svg" and "learned by" in str(a)]
+    assert all("at the end: " in label.lower() for label in told)
+    assert sum("against the update" in label for label in told) == len(told) / 2
+    assert any(
+        label.startswith(f"gates, learned by {synthetic_run.WEIGHTED}, at the end: G1, expert 0:") for label in told
+    )
+    assert "Parts that are no task" in found.text
+    assert "shown are the first 40 x 40 of 139 x 139" in page(runs["many"]).text
+
+
+def test_a_run_of_before_has_learned_nothing(tmp_path: Path) -> None:
+    synthetic_run.write(synthetic_run.regression_run(), tmp_path)
+    (tmp_path / "learned.parquet").unlink()
+    report.write(tmp_path)
+    assert "What was learned" not in page(tmp_path).text
+
+
 def test_the_verdict_alone_is_enough(tmp_path: Path) -> None:
     synthetic_run.write(synthetic_run.mixed_run(), tmp_path)
     for place in tmp_path.glob("*.parquet"):

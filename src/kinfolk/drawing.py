@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+import numpy as np
+
 if TYPE_CHECKING:
     import matplotlib.figure
 
@@ -91,6 +93,15 @@ def _printable(text: object) -> str:
     """On one line, with a sign for what neither XML nor a screen can hold."""
     words = " ".join(str(text).encode("utf-8", "replace").decode().split())
     return "".join(c if c.isprintable() else "�" for c in words)
+
+
+def tinted(shares: np.ndarray) -> np.ndarray:
+    """Colours ``[..., 4]`` of cells from shares in [-1, 1]: more or less of a mid-tone, blue above zero, red below.
+
+    On white more of it is darker, on black it is lighter.
+    """
+    blue, red = (np.array([int(tone[at : at + 2], 16) / 255 for at in (1, 3, 5)]) for tone in (BLUE, RED))
+    return np.concatenate([np.where(shares[..., None] < 0, red, blue), 0.7 * np.abs(shares)[..., None]], -1)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinfolk.drawing import BLUE, GREY, HAND_OVER, INK, VERDICT_COLOURS, Mark, label, marks, style, svg
+from kinfolk.drawing import BLUE, GREY, HAND_OVER, INK, VERDICT_COLOURS, Mark, label, marks, style, svg, tinted
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -219,10 +219,7 @@ def confusion(
     np.add.at(table, (place[target.astype(int)], place[prediction.argmax(1)]), 1)
     table = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
     figure, axes = _figure(3.1, 2.9)
-    # the colour is one mid-tone, more or less of it: darker than white in light mode, lighter than black in dark mode
-    paint = np.empty((*table.shape, 4))
-    paint[..., :3], paint[..., 3] = [int(BLUE[at : at + 2], 16) / 255 for at in (1, 3, 5)], 0.7 * table / 100
-    axes.imshow(paint, aspect="equal", interpolation="nearest")
+    axes.imshow(tinted(table / 100), aspect="equal", interpolation="nearest")
     for (row, column), value in np.ndenumerate(table):
         if value >= 0.5:
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8 if len(names) < 7 else 6.5)

@@ -1,7 +1,7 @@
 """A run folder in, one self-contained HTML page out: the verdict first, then what it rests on.
 
-Everything on the page comes from the files of the folder (verdict, comparison, predictions, history); nothing is
-trained or predicted here. The page needs no network and no JavaScript.
+Everything on the page comes from the files of the folder (verdict, comparison, predictions, history, learned);
+nothing is trained or predicted here. The page needs no network and no JavaScript.
 """
 
 from __future__ import annotations
@@ -9,25 +9,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kinfolk import plots
+from kinfolk import numerals, panels, plots
 from kinfolk.evidence import wording
 from kinfolk.exceptions import InputError
+from kinfolk.numerals import Number, interval, number
 from kinfolk.runs import Folder
 
 if TYPE_CHECKING:
     import jinja2
     import pandas
 
-Number = float | int  # what JSON holds
 FORMAT = 1
-PANELS = 12  # how many tasks are drawn one by one; the tables hold all of them
-ROWS = 30  # how many tasks one figure with a row per task holds, so that it fits on a printed page
 SIGNS = {"helped": "▲", "hurt": "▼", "no clear difference": "●", "nothing to share": "–", "not judged": "–"}
 
 
@@ -45,6 +41,7 @@ def write(folder: Folder | Path | str) -> Path:
             f"A report needs verdict.json. {folder.path} has none: let `kinfolk fit` come to its end first."
         )
     tables: dict[str, dict[str, str]] = {"comparison": {}, "predictions": {"arm": "hand-over"}, "history": {}}
+    tables |= {"learned": {}}
     frames = [folder.read_frame(f"{n}.parquet", **w) if folder.has(f"{n}.parquet") else None for n, w in tables.items()]
     page = render(folder.read_json("verdict.json"), *frames, folder=str(folder.path))
     folder.write_bytes("report.html", page.encode("utf-8", "replace"))
@@ -56,6 +53,7 @@ def render(
     comparison: pandas.DataFrame | None = None,
     predictions: pandas.DataFrame | None = None,
     history: pandas.DataFrame | None = None,
+    learned: pandas.DataFrame | None = None,
     folder: str = "FOLDER",
 ) -> str:
     """Make the page as text, from the files of a run `folder`; an empty or missing frame leaves a section out."""
@@ -72,14 +70,16 @@ def render(
         "counts": _count(tasks),
         "attention": attention(verdict, tasks),
         "arms": [(arm, role, arms[arm]) for arm, role in roles.items()],
-        "overviews": list(_overviews(tasks, arms, plots.split_differences(comparison))),
-        "predictions": list(_predictions(tasks, predictions)),
-        "learning": list(_curves(tasks, history, arms, "stop_loss")),
-        "weights": list(_curves(tasks, plots.moving(history), arms, "weight")),
+        "overviews": list(panels.overviews(tasks, arms, plots.split_differences(comparison))),
+        "predictions": list(panels.predictions(tasks, predictions)),
+        "learning": list(panels.curves(tasks, history, arms, "stop_loss")),
+        "weights": list(panels.curves(tasks, plots.moving(history), arms, "weight")),
+        "learned": (made := panels.learned(tasks, learned, history)),
+        "parts": any(one.parts for _, drawn in made.values() for one in drawn),
         "blends": blends,
         "total_blend": _total(blends),
         "folder": folder,
-        "panels": PANELS,
+        "panels": panels.PANELS,
     }
     return _template().render(page)
 
@@ -90,62 +90,9 @@ def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("kinfolk", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.undefined = jinja2.StrictUndefined
-    environment.filters |= {"number": number, "percent": percent, "interval": interval, "plain": plain}
+    environment.filters |= {name: getattr(numerals, name) for name in ("number", "percent", "interval", "plain")}
     environment.globals |= {"SIGNS": SIGNS, "COLOURS": plots.VERDICT_COLOURS, "in_percent": plots.percent}
     return environment.get_template("report.html.j2")
-
-
-# --- numbers and words -------------------------------------------------------------------------------------------
-
-
-def number(value: Number | None, sign: bool = False) -> str:
-    """Write a number with 3 significant digits; what is not known as a dash.
-
-    >>> number(0.123456), number(12345), number(-0.5), number(None), number(2e-7)
-    ('0.123', '12,300', '−0.500', '–', '2.00e−07')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    text = f"{value:+.2e}"
-    exponent = int(text.partition("e")[2])
-    if -5 < exponent < 7:
-        text = f"{float(text):+,.{max(0, 2 - exponent)}f}"
-    return (text if sign else text.removeprefix("+")).replace("-", "−")
-
-
-def percent(value: Number | None) -> str:
-    """Write a number of percent with its sign."""
-    return f"{number(value, sign=True)} %".replace("– %", "–")
-
-
-def interval(value: Sequence[Number | None] | None) -> str:
-    """Write an interval as ``[lo, hi]``.
-
-    >>> interval([-0.01, 2.5]), interval(None)
-    ('[−0.0100, 2.50]', '–')
-    """
-    if value is None or any(v is None or not math.isfinite(v) for v in value):
-        return "–"
-    return f"[{', '.join(number(v) for v in value)}]"
-
-
-def plain(value: Any) -> str:
-    """Write a free value of the plan (numbers, lists, dicts) as words.
-
-    >>> plain({"learning_rate": 0.003, "arms": ["hard", "ridge"], "rows": 32561, "groups": None})
-    'learning rate 0.003, arms hard, ridge, rows 32,561, groups none'
-    """
-    if isinstance(value, Mapping):
-        return ", ".join(f"{str(key).replace('_', ' ')} {plain(part)}" for key, part in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(plain(part) for part in value)
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) > 9999 else str(value)
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
 
 
 # --- what the page says ------------------------------------------------------------------------------------------
@@ -222,63 +169,6 @@ def _roles(tasks: Mapping[str, Mapping[str, Any]], comparison: pandas.DataFrame 
     }
 
 
-# --- figures -----------------------------------------------------------------------------------------------------
-
-
-def _overviews(
-    tasks: Mapping[str, Any], arms: Mapping[str, plots.Mark], splits: Mapping[str, Sequence[float]]
-) -> Iterator[tuple[str, str]]:
-    """Pairs of figures with a row per task: differences with intervals, and all arms."""
-    names = [name for name, entry in tasks.items() if entry.get("single_task") and entry.get("hand_over") is not None]
-    for start in range(0, len(names), ROWS):
-        part = {name: tasks[name] for name in names[start : start + ROWS]}
-        which = f"tasks {start + 1} to {start + len(part)}" if len(names) > ROWS else "all tasks"
-        gains = [f"{name} {percent(plots.percent(e, 'difference')[0])}, {e['verdict']}" for name, e in part.items()]
-        told = f"Difference of sharing to single-task with its interval, {which}: {'; '.join(gains)}."
-        both = f"Error of every arm relative to single-task, {which}. The numbers are in the table."
-        yield plots.svg(plots.differences(part, splits), told), plots.svg(plots.errors(part, arms, legend=False), both)
-
-
-def _predictions(
-    tasks: Mapping[str, Mapping[str, Any]], predictions: pandas.DataFrame | None
-) -> Iterator[tuple[str, str, str]]:
-    """Task, what is drawn, and figure, for the first tasks: what the hand-over predicted for rows it had not seen."""
-    if predictions is None or not len(predictions):
-        return
-    rows = predictions[predictions["arm"] == "hand-over"]
-    places = rows.groupby("task", sort=False).indices
-    for name, entry in list(tasks.items())[:PANELS]:
-        if name in places:
-            part = rows.iloc[places[name]]
-            values = np.stack([np.asarray(value, float) for value in part["prediction"]])
-            target, weight = (np.asarray(part[key], float) for key in ("target", "weight"))
-            if entry["kind"] == "regression":
-                figure, what = plots.predicted(target, values[:, 0]), "Predicted against true values"
-            elif entry["kind"] == "binary":
-                figure, what = (
-                    plots.calibration(target, values[:, 0], weight),
-                    f"How often “{entry['classes'][1]}” came true",
-                )
-            else:
-                figure, what = plots.confusion(target, values, entry["classes"]), "Which classes are taken for which"
-            yield name, what, plots.svg(figure, f"{what}, task {name}.")
-
-
-def _curves(
-    tasks: Mapping[str, Any], history: pandas.DataFrame | None, arms: Mapping[str, plots.Mark], value: str
-) -> Iterator[tuple[str, str]]:
-    """Task and figure, for the first tasks: the loss on the stopping rows, or the task's weight, against the update."""
-    if history is None or not len(history):
-        return
-    known = history.loc[history["stop_loss"].notna() & history[value].notna()]
-    places = known.groupby("task", sort=False).indices
-    what = {"stop_loss": "Learning curves", "weight": "Task weight"}[value]
-    for name in list(tasks)[:PANELS]:
-        if name in places:
-            figure = plots.learning(known.iloc[places[name]], arms, value, legend=False)
-            yield name, plots.svg(figure, f"{what}, task {name}.")
-
-
 def _blend(blend: Mapping[str, Number]) -> list[tuple[str, str, float]]:
     """The members of a blend, the heaviest first: arm, settings in words, percent."""
     total = sum(blend.values()) or 1.0
@@ -288,7 +178,7 @@ def _blend(blend: Mapping[str, Number]) -> list[tuple[str, str, float]]:
 
 def _setting(text: str) -> str:
     try:
-        return plain(json.loads(text))
+        return numerals.plain(json.loads(text))
     except ValueError:  # settings that are words already
         return text
 
