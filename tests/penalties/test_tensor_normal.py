@@ -11,11 +11,15 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from kinfolk import replicas
+from kinfolk.balancing import Fixed
+from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.penalties import TensorNormal
 from kinfolk.penalties.tensor_normal import authors_update, flip_flop
 from kinfolk.sharing import Hard, Independent
 from kinfolk.sharing.base import Outputs
+from kinfolk.training.loop import Parts, Replica, Training
+from kinfolk.training.schedule import Schedule
 from kinfolk.trunks import Mlp
 
 TASKS = (Task("a", "regression"), Task("b", "multiclass", ("x", "y", "z")), Task("c", "binary", (0, 1)))
@@ -203,3 +207,33 @@ def test_bad_input() -> None:
         TensorNormal().setup(Independent().setup(Mlp(5), TASKS[:1], torch.Size([3])), TASKS[:1])
     with pytest.raises(ValueError, match="Hard has no heads"):
         TensorNormal().setup(Hard(), TASKS)
+
+
+def training(seeds: tuple[int, ...] = (0, 1)) -> Training:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 3, generator=g)
+    labels = torch.stack([x[:, 0], x[:, 0] - 0.1 * x[:, 1], x[:, 2]], 1)
+    labels[torch.rand(50, 3, generator=g) < 0.2] = torch.nan
+    problem = Problem.from_arrays(x.numpy(), labels.numpy(), [Task(name, "regression") for name in "abc"])
+    members = [Replica(torch.arange(35), torch.arange(35, 50), (0, 1, 2), seed, 1e-2, 0.0) for seed in seeds]
+    schedule = Schedule(updates=16, every=4, batch=8, patience=99, warmup=2)
+    return Training(problem, lambda: Parts(Mlp(5), Hard(), Fixed(), (TensorNormal(0.01),)), members, schedule)
+
+
+def test_in_a_training_it_stands_alone_and_resumes() -> None:
+    whole = training()
+    whole.run()
+    through = training()
+    through.run(8)
+    state = {name: tensor.clone() for name, tensor in through.state().items()}
+    through = training()
+    through.load(state)
+    through.run()
+    other = through.state()
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor.nan_to_num(), other[name].nan_to_num()), name
+    alone = training((1,))
+    alone.run()
+    last = [one.learned[-1].quantities["task correlation"].values for one in (whole, alone)]
+    torch.testing.assert_close(last[0][1:], last[1])
+    assert not torch.allclose(last[1], torch.eye(3))

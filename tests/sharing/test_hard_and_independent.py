@@ -46,6 +46,46 @@ def test_hard_flattens_what_the_trunk_leaves() -> None:
     assert model(torch.randn(1, 4, 1, 6, 6)).features[0].shape == (1, 4, 2 * 4 * 4)
 
 
+def test_a_task_branches_off_after_a_stage() -> None:
+    x = torch.randn(1, 4, 5)
+    trunk = FromModules([nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 4)])
+    model = Hard(branch={"b": 2, "c": 2}).setup(trunk, TASKS, INPUTS)
+    outputs = model(x)
+    first = model.trunk[1](model.trunk[0](x))
+    torch.testing.assert_close(outputs.features[1], first)
+    assert outputs.features[1] is outputs.features[2]
+    torch.testing.assert_close(outputs.features[0], model.trunk[2](first))
+    assert model.heads.groups == ((0,), (1,), (2,))  # heads are joined by their size and what they read
+    found = reach(model, x)
+    assert found["trunk.0.weight"].tolist() == [[True, True, True]]
+    assert found["trunk.2.weight"].tolist() == [[True, False, False]]
+    assert all(a is b for a, b in zip(model.last_shared(), model.trunk[0].parameters(), strict=True))
+
+
+def test_branching_off_at_the_end_is_hard_sharing() -> None:
+    x, outputs = torch.randn(1, 4, 5), []
+    for kind in (Hard(), Hard(branch={"a": 2})):
+        with replicas.own("network", 0):
+            outputs.append(kind.setup(Mlp(6), TASKS, INPUTS)(x).tasks)
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def test_stages_that_no_task_reads_are_left_out() -> None:
+    model = Hard(branch={"a": 1, "b": 2, "c": 1}).setup(Mlp(6, depth=4), TASKS, INPUTS)
+    assert len(model.trunk) == 2
+    assert model.heads.groups == ((0, 2), (1,))
+    assert all(a is b for a, b in zip(model.last_shared(), model.trunk[0].parameters(), strict=True))
+
+
+def test_branches_must_be_there() -> None:
+    with pytest.raises(ValueError, match=r"stages from 1 on\. Got 0 for the task 'a'"):
+        Hard(branch={"a": 0})
+    with pytest.raises(ValueError, match=r"Got 'z'; tasks are 'a', 'b', 'c'"):
+        Hard(branch={"z": 1}).setup(Mlp(6), TASKS, INPUTS)
+    with pytest.raises(ValueError, match=r"trunk's 2 stages\. Got 3 for 'a'"):
+        Hard(branch={"a": 3}).setup(Mlp(6), TASKS, INPUTS)
+
+
 def test_a_task_starts_alike_whatever_is_learned_beside_it() -> None:
     """A head is drawn by its task's name: adding a task, or their order, changes no other head."""
 
