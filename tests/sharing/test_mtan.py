@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ def convolutional() -> Trunk:
     return FromModules([nn.Conv2d(1, 3, 3, padding=1), down, nn.Sequential(nn.Flatten(), nn.Linear(36, 6))])
 
 
-def open_masks(model: Mtan) -> None:
+def open_masks(model: Any) -> None:
     for attention in model.attention:
         last = attention.mask[4]
         last.weight.data.zero_()
@@ -36,7 +38,8 @@ def open_masks(model: Mtan) -> None:
 @pytest.mark.parametrize(("make", "inputs"), [(lambda: Mlp(6, depth=3), INPUTS), (convolutional, IMAGES)])
 def test_open_masks_are_hard_sharing(make, inputs: torch.Size) -> None:
     trunk = make()
-    hard, model = Hard().setup(trunk, TASKS, inputs), Mtan().setup(trunk, TASKS, inputs)
+    hard = Hard().setup(trunk, TASKS, inputs)
+    model: Any = Mtan().setup(trunk, TASKS, inputs)
     open_masks(model)
     model.load_state_dict({**model.state_dict(), **hard.state_dict()})
     x = torch.randn(1, 4, *inputs)
@@ -48,7 +51,7 @@ def test_open_masks_are_hard_sharing(make, inputs: torch.Size) -> None:
 
 
 def test_closed_masks_show_nothing() -> None:
-    model = Mtan().setup(Mlp(6), TASKS, INPUTS)
+    model: Any = Mtan().setup(Mlp(6), TASKS, INPUTS)
     open_masks(model)
     model.attention[1].mask[4].bias.data[1] = -1e3  # of the second task alone
     features = model(torch.randn(1, 4, 5)).features
@@ -57,7 +60,7 @@ def test_closed_masks_show_nothing() -> None:
 
 def test_masks_by_hand() -> None:
     """Two stages, in training mode: the batch's own moments."""
-    model = replicas.stack([Mtan(reduction=2).setup(Mlp(6), TASKS, INPUTS) for _ in range(2)])
+    model: Any = replicas.stack([Mtan(reduction=2).setup(Mlp(6), TASKS, INPUTS) for _ in range(2)])
     x = torch.randn(2, 7, 5)
     outputs = model(x)
 
@@ -81,7 +84,7 @@ def test_masks_by_hand() -> None:
 
 def test_what_masks_read() -> None:
     """The stage's input where the size of images agrees, else what it gives."""
-    model = Mtan().setup(convolutional(), TASKS, IMAGES)
+    model: Any = Mtan().setup(convolutional(), TASKS, IMAGES)
     assert model._reads_input == [True, False, False]
     read = [attention.mask[0].weight.shape[1] for attention in model.attention]
     assert read == [1, 4 + 4, 6 + 6]
@@ -103,7 +106,7 @@ def test_attended_features_at_another_size() -> None:
 
 
 def test_all_tasks_are_one_stack() -> None:
-    model = Mtan().setup(Mlp(6, depth=3), TASKS, INPUTS)
+    model: Any = Mtan().setup(Mlp(6, depth=3), TASKS, INPUTS)
     assert [type(attention) for attention in model.attention] == [Attention] * 3
     found = reach(model, torch.randn(1, 8, 5))
     for name, slices in found.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ TASKS = (Task("a", "regression"), Task("b", "multiclass", ("x", "y", "z")), Task
 INPUTS = torch.Size([5])
 
 
-def built(trunk=None, inputs: torch.Size = INPUTS, **given) -> Ple:
+def built(trunk=None, inputs: torch.Size = INPUTS, **given) -> Any:
     return Ple(**given).setup(trunk or Mlp(6, depth=3), TASKS, inputs)
 
 
@@ -47,11 +49,11 @@ def test_one_own_expert_alone_is_trunks_apart(levels: int | None) -> None:
             assert slices.tolist() == torch.eye(3, dtype=torch.bool).tolist(), name
 
 
-def weigh(model: Ple, gate: nn.Module, x: Tensor, i: int) -> Tensor:
+def weigh(gate: Any, x: Tensor, i: int) -> Tensor:
     return (x @ gate.weight[i] + gate.bias[i]).softmax(-1)
 
 
-def run(copies: Copies, stage: int, i: int, x: Tensor) -> Tensor:
+def run(copies: Any, stage: int, i: int, x: Tensor) -> Tensor:
     """One expert's stage of an mlp, by hand."""
     linear = copies.stages[stage][0]
     return torch.nn.functional.silu(x @ linear.weight[i] + linear.bias[i])
@@ -59,17 +61,17 @@ def run(copies: Copies, stage: int, i: int, x: Tensor) -> Tensor:
 
 def test_two_levels_by_hand() -> None:
     """Two tasks with two own experts each, and one shared; each level is a layer."""
-    model = Ple(experts=2, shared=1).setup(Mlp(6, depth=2), TASKS[::2], INPUTS)
+    model: Any = Ple(experts=2, shared=1).setup(Mlp(6, depth=2), TASKS[::2], INPUTS)
     x = torch.randn(4, 5)
     own = [[run(model.own, 0, 2 * t + i, x) for i in range(2)] for t in range(2)]
     ours = run(model.common, 0, 0, x)
-    gates = [weigh(model, model.gates[0], x, t) for t in range(2)]
-    states = [sum(g[:, i, None] * e for i, e in enumerate([*own[t], ours])) for t, g in enumerate(gates)]
-    every = weigh(model, model.shared_gates[0], x, 0)
-    common = sum(every[:, i, None] * e for i, e in enumerate([*own[0], *own[1], ours]))
+    gates = [weigh(model.gates[0], x, t) for t in range(2)]
+    states: list[Any] = [sum(g[:, i, None] * e for i, e in enumerate([*own[t], ours])) for t, g in enumerate(gates)]
+    every = weigh(model.shared_gates[0], x, 0)
+    common: Any = sum(every[:, i, None] * e for i, e in enumerate([*own[0], *own[1], ours]))
     outputs = model(x[None])
     for t, state in enumerate(states):
-        g = weigh(model, model.gates[1], state, t)
+        g = weigh(model.gates[1], state, t)
         last = [*(run(model.own, 1, 2 * t + i, state) for i in range(2)), run(model.common, 1, 0, common)]
         torch.testing.assert_close(outputs.features[t][0], sum(g[:, i, None] * e for i, e in enumerate(last)))
     learned = model.learned()
@@ -83,7 +85,7 @@ def test_one_level_is_cgc() -> None:
     x = torch.randn(1, 4, 5)
     outputs, own, ours = model(x), model.own(x), model.common(x)
     for t in range(3):
-        g = weigh(model, model.gates[0], x, t)
+        g = weigh(model.gates[0], x, t)
         expected = g[..., :1] * own[:, t] + g[..., 1:2] * ours[:, 0] + g[..., 2:] * ours[:, 1]
         torch.testing.assert_close(outputs.features[t], expected)
 

@@ -40,7 +40,7 @@ class GateEntropy(Penalty):
     References
     ----------
     H. Hazimeh et al. (2021). DSelect-k: differentiable selection in the mixture of experts with applications to
-    multi-task learning. NeurIPS. Section 3, entropy regularisation and the case that n is no power of 2.
+    multi-task learning. NeurIPS. Both terms as in the authors' code.
     """
 
     def __init__(self, strength: float = 1e-6, reachable: float = 1.0) -> None:

@@ -102,7 +102,6 @@ class DSelectK(Sharing):
     ----------
     H. Hazimeh, Z. Zhao, A. Chowdhery, M. Sathiamoorthy, Y. Chen, R. Mazumder, L. Hong, E. H. Chi (2021). DSelect-k:
     differentiable selection in the mixture of experts with applications to multi-task learning. NeurIPS.
-    Equations 3 to 7.
     """
 
     def __init__(self, experts: int = 4, k: int = 2, per_example: bool = False, gamma: float = 1.0) -> None:

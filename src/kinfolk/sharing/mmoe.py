@@ -23,7 +23,7 @@ class Mmoe(Sharing):
     """Several trunks as experts; a gate per task mixes their features, row by row.
 
     The features of task t are the sum over experts i of ``softmax(W_t x + b_t)[i] f_i(x)``, where x are the raw
-    inputs, flattened. One expert is hard sharing.
+    inputs, flattened. One expert is hard sharing. The paper's gates have no bias, and its heads a hidden layer.
 
     Experts start different by their initial weights; those of a user's own modules start equal and grow apart by
     the gates alone.
@@ -44,10 +44,9 @@ class Mmoe(Sharing):
     References
     ----------
     J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong, E. H. Chi (2018). Modeling task relationships in multi-task learning
-    with multi-gate mixture-of-experts. KDD. Equations 5 to 7; here with a bias in the gates and linear towers.
+    with multi-gate mixture-of-experts. KDD.
 
-    Z. Zhao et al. (2019). Recommending what video to watch next: a multitask ranking system. RecSys. Section 4.2,
-    dropout of gates.
+    Z. Zhao et al. (2019). Recommending what video to watch next: a multitask ranking system. RecSys. (Dropout.)
     """
 
     def __init__(self, experts: int = 4, dropout: float = 0.0) -> None:

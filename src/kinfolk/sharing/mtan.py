@@ -73,7 +73,7 @@ class Mtan(Sharing):
 
     References
     ----------
-    S. Liu, E. Johns, A. J. Davison (2019). End-to-end multi-task learning with attention. CVPR. Equations 1 and 2.
+    S. Liu, E. Johns, A. J. Davison (2019). End-to-end multi-task learning with attention. CVPR.
     """
 
     def __init__(self, reduction: int = 1) -> None:

@@ -31,8 +31,8 @@ class Ple(Sharing):
     An expert of a level is a copy of the trunk's stages that belong to it. No own experts and one shared is hard
     sharing; one own and none shared is trunks apart.
 
-    Popular re-implementations have no shared gate and apply the shared experts to each task's own state; this is the
-    paper's.
+    Popular re-implementations have no shared gate and apply the shared experts to each task's own state; here they
+    are the paper's. The paper's gates have no bias, and its heads hidden layers.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Ple(Sharing):
     References
     ----------
     H. Tang, J. Liu, M. Zhao, X. Gong (2020). Progressive layered extraction (PLE): a novel multi-task learning model
-    for personalized recommendations. RecSys. Equations 1 to 7; here with a bias in the gates and linear towers.
+    for personalized recommendations. RecSys.
     """
 
     def __init__(self, experts: int = 1, shared: int = 1, levels: int | None = None) -> None:
