@@ -132,8 +132,12 @@ def test_a_frozen_trunk_is_trained_first_and_then_rests() -> None:
 
 def test_the_first_phase_is_hard_sharing() -> None:
     x = torch.randn(1, 4, 5)
-    for mine, theirs in zip(build(Adapters(frozen=True))(x).tasks, build(Hard())(x).tasks, strict=True):
+    model, hard = build(Adapters(frozen=True)), build(Hard())
+    for mine, theirs in zip(model(x).tasks, hard(x).tasks, strict=True):
         assert torch.equal(mine, theirs)
+    for mine, theirs in zip(model.eval()(x).tasks, hard(x).tasks, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert all(bool(slices.any(1).all()) for slices in reach(model, x).values())
 
 
 def test_a_frozen_trunk_computes_as_in_prediction() -> None:

@@ -82,19 +82,22 @@ class Adapters(Sharing):
 
     def forward(self, inputs: Tensor, preference: Tensor | None = None) -> Outputs:
         """One output per task."""
-        if not bool(self.awake.any()):
-            x = inputs
-            for stage in self.trunk:
-                x = stage(x)
-            return cast(Outputs, self.heads([x.flatten(2)] * self._tasks))
-        if self.frozen:
+        if self.frozen and self.training:
+            if not bool(self.awake.any()):  # one pass for all tasks
+                return self._shared(inputs)
             self.trunk.eval()
+        on = self.awake.repeat_interleave(self._tasks) if self.frozen else None
         x = inputs.unsqueeze(1)  # [replica, task, row, ...]; 1 task as long as all are alike
         for stage, adapter in zip(self.trunk, self.adapters, strict=True):
             x = stage(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
             x = x.expand(-1, self._tasks, *x.shape[2:])
-            x = adapter(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            x = adapter(x.flatten(0, 1), on).unflatten(0, x.shape[:2])
         return cast(Outputs, self.heads(x.flatten(3).unbind(1)))
+
+    def _shared(self, x: Tensor) -> Outputs:
+        for stage in self.trunk:
+            x = stage(x)
+        return cast(Outputs, self.heads([x.flatten(2)] * self._tasks))
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage of the trunk that has parameters."""
@@ -117,9 +120,10 @@ class Adapter(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=SPREAD, a=-2 * SPREAD, b=2 * SPREAD)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[copy, row, features, ...]`` of the same shape."""
-        return x + self.up(F.gelu(self.down(x)))
+    def forward(self, x: Tensor, on: Tensor | None = None) -> Tensor:
+        """``[copy, row, features, ...]`` of the same shape; `on` tells by copy whether anything is added."""
+        added = self.up(F.gelu(self.down(x)))
+        return x + added if on is None else x + added * on.view(-1, *[1] * (x.ndim - 1))
 
 
 def _adapter(task: Task, stage: int, features: int, size: int) -> Adapter:
