@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -177,3 +178,59 @@ def test_looped_draws_by_seed_and_update() -> None:
 def test_looped_refuses_another_module() -> None:
     with pytest.raises(ValueError, match="equal hyper-parameters"):
         replicas.stack([Looped(nn.Dropout(0.5)), Looped(nn.Dropout(0.2))])
+
+
+def test_looped_counts_an_update_once() -> None:
+    """However many forward passes an update has, and also where a module puts a new tensor in a buffer's place."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+            self.register_buffer("passes", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.passes = self.get_buffer("passes") + 1
+            return self.norm(x)
+
+    modules = [Counting() for _ in range(2)]
+    stack = replicas.stack([Looped(copy.deepcopy(module)) for module in modules])
+    for _ in range(3):
+        x = torch.randn(2, 5, 4)
+        expected = torch.stack([module(x[i]) for i, module in enumerate(modules)])
+        for _ in range(2):
+            torch.testing.assert_close(stack(x), expected)
+        stack.eval()(torch.randn(2, 5, 4))
+        stack.train()
+        for i, module in enumerate(modules):
+            for name, buffer in module.named_buffers():
+                torch.testing.assert_close(stack.get_buffer(name.replace(".", "/"))[i], buffer)
+        replicas.tick(stack)
+    assert stack.get_buffer("passes").tolist() == [3, 3]
+
+
+def test_looped_keeps_what_is_frozen_and_any_name() -> None:
+    module = nn.Linear(4, 4)
+    module.weight.requires_grad_(False)
+    module.register_parameter("seed", nn.Parameter(torch.ones(())))
+    module.register_buffer("counted", torch.zeros(()))
+    stack = replicas.stack([Looped(module) for _ in range(2)])
+    stack(torch.randn(2, 3, 4)).sum().backward()
+    assert {name: p.requires_grad for name, p in stack.named_parameters()} == {
+        "weight": False, "bias": True, "/seed": True,
+    }  # fmt: skip
+    assert stack.get_parameter("weight").grad is None
+
+
+@pytest.mark.parametrize("shape", [(), (3, 2)])
+def test_batch_norm_of_few_rows(shape: tuple[int, ...]) -> None:
+    """A single row becomes the bias and leaves no trace of a variance; its pixels are rows of their own."""
+    norm = BatchNorm(4)
+    x = torch.randn(1, 1, 4, *shape)
+    y = norm(x)
+    assert bool(y.isfinite().all())
+    if shape:
+        torch.testing.assert_close(y, nn.BatchNorm2d(4)(x[0])[None])
+    else:
+        torch.testing.assert_close(y, torch.zeros_like(y))
+        torch.testing.assert_close(norm.variance, torch.full((1, 4), 0.9))

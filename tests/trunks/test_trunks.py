@@ -112,3 +112,83 @@ def test_from_modules_keeps_weights_and_leaves_the_users_alone() -> None:
 def test_from_modules_needs_a_module() -> None:
     with pytest.raises(ValueError, match="at least one module"):
         FromModules([])
+
+
+def drawn(trunk: Trunk, seed: int) -> list[torch.Tensor]:
+    with replicas.own("trunk", seed):
+        return [p.detach() for stage in trunk.build(torch.Size([5])).modules for p in stage.parameters()]
+
+
+def test_fresh_weights_follow_the_seed() -> None:
+    module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Sequential(nn.Linear(6, 4), nn.Tanh()))
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+    fresh, kept = FromModules(module, fresh=True), FromModules(module)
+    assert all(torch.equal(*both) for both in zip(drawn(kept, 0), drawn(kept, 1), strict=True))
+    assert all(torch.equal(*both) for both in zip(drawn(fresh, 0), drawn(fresh, 0), strict=True))
+    assert not torch.equal(drawn(fresh, 0)[0], drawn(fresh, 1)[0])
+    assert not torch.equal(drawn(fresh, 0)[-2], drawn(fresh, 1)[-2])
+    assert float(drawn(fresh, 0)[-2].abs().max()) <= 6**-0.5
+    assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
+
+
+def test_fresh_forgets_running_statistics() -> None:
+    norm = nn.BatchNorm1d(5)
+    norm(torch.randn(20, 5) + 3)
+    assert norm.running_mean is not None
+    for fresh in (False, True):
+        stage = FromModules([norm], fresh).build(torch.Size([5])).modules[0]
+        assert torch.equal(stage.get_buffer("running_mean")[0], norm.running_mean) is not fresh
+
+
+def test_fresh_keeps_what_is_frozen() -> None:
+    backbone, new = nn.Linear(5, 4).requires_grad_(False), nn.Linear(4, 3)
+    weights = drawn(FromModules([backbone, new], fresh=True), 0)
+    assert torch.equal(weights[0][0], backbone.weight)
+    assert not torch.equal(weights[2][0], new.weight)
+
+
+class Bare(nn.Module):
+    """Has a parameter and no way to draw it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((5,), 2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale
+
+
+class Drawing(Bare):
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.scale)
+
+
+class Whole(nn.Module):
+    """Draws what its part cannot draw itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Bare()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.part.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x)
+
+
+def test_fresh_needs_a_way_to_draw() -> None:
+    with pytest.raises(ValueError, match=r"`reset_parameters`.*Bare has scale and none"):
+        FromModules([nn.Sequential(nn.Linear(5, 5), Bare())], fresh=True)
+    FromModules([Bare()])
+    FromModules([Bare().requires_grad_(False)], fresh=True)
+    for kind in (Drawing, Whole):
+        trunk = FromModules([kind()], fresh=True)
+        assert not torch.equal(drawn(trunk, 0)[0], drawn(trunk, 1)[0])
+    FromModules([nn.TransformerEncoderLayer(4, 2, 8)], fresh=True)  # attention has `_reset_parameters`
+
+
+def test_from_modules_refuses_tied_stages() -> None:
+    layer = nn.Linear(5, 5)
+    with pytest.raises(ValueError, match=r"Stages 0 and 2 share bias, weight: make them one stage"):
+        FromModules([layer, nn.Tanh(), nn.Sequential(layer)])

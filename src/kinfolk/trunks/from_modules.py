@@ -103,7 +103,7 @@ def _check_apart(modules: Sequence[nn.Module]) -> None:
     held = [{id(parameter): name for name, parameter in module.named_parameters()} for module in modules]
     for i, one in enumerate(held):
         for j, other in enumerate(held[:i]):
-            if both := sorted(one[p] for p in one.keys() & other.keys()):
+            if both := sorted(other[p] for p in one.keys() & other.keys()):
                 raise ValueError(
                     f"Stages must have parameters of their own. Stages {j} and {i} share {', '.join(both)}: "
                     "make them one stage."

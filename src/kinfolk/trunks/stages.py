@@ -41,6 +41,32 @@ def unfold(x: Tensor, copies: int) -> Tensor:
     return x.unflatten(1, (copies, -1)).transpose(0, 1)
 
 
+LARGE = 2**20
+
+
+def each_copy(
+    layer: Callable[..., Tensor], x: Float[Tensor, "copy row _ *pixel"], *own: Tensor | None
+) -> Float[Tensor, "copy row _ *after"]:
+    """A layer of torch with weights per channel, for all copies.
+
+    Folded they are one call, several times faster where images are small and copies many. Beyond :data:`LARGE`
+    numbers they run one by one: what is in the cache is used again, and new memory is paid for page by page.
+
+    Parameters
+    ----------
+    layer
+        Called with rows ``[row, feature, ...]``, the number of copies that are folded in them, and ``own``.
+    x
+        Its input.
+    own
+        What belongs to the copies, ``[copy, feature, ...]``.
+    """
+    if len(x) == 1 or x.numel() <= LARGE:
+        return unfold(layer(fold(x), len(x), *(None if t is None else t.flatten(0, 1) for t in own)), len(x))
+    apart = [[None] * len(x) if t is None else t.unbind() for t in own]
+    return torch.stack([layer(one, 1, *held) for one, *held in zip(x.unbind(), *apart, strict=True)])
+
+
 def _beside(parameter: Tensor, x: Tensor) -> Tensor:
     """``[copy, feature]`` in a shape that broadcasts over rows and pixels of ``[copy, row, feature, ...]``."""
     return parameter.view(len(parameter), 1, -1, *[1] * (x.ndim - 3))
@@ -198,10 +224,11 @@ class BatchNorm(nn.Module):
         n = x[0, :, 0].numel()
         if self.training and (n == 1 or distributed.processes() > 1):
             return self._by_moments(x, counts)
-        running = (self.mean.view(-1), self.variance.view(-1)) if counts or not self.training else (None, None)
-        scaled = (self.weight.view(-1), self.bias.view(-1))
-        y = torch.batch_norm(fold(x), *scaled, *running, self.training, self.momentum, EPSILON, False)
-        return unfold(y, len(x))
+        running = (self.mean, self.variance) if counts or not self.training else (None, None)
+        return each_copy(self._kernel, x, self.weight, self.bias, *running)
+
+    def _kernel(self, x: Tensor, copies: int, *own: Tensor | None) -> Tensor:
+        return torch.batch_norm(x, *own, self.training, self.momentum, EPSILON, False)
 
     def _by_moments(self, x: Tensor, counts: bool) -> Tensor:
         """What torch's kernel has no form of: rows of several processes, and a single row, which becomes the bias."""
