@@ -62,7 +62,7 @@ def test_what_fits_on_a_phone_does() -> None:
 def test_a_small_quantity_has_a_line_for_each_number() -> None:
     figure = learned.lines(rows({0: [[1.0, 2.0], [3.0, 4.0]], 10: [[5.0, 6.0], [7.0, 8.0]]}))
     assert [line.get_label() for line in figure.axes[0].lines] == ["b, C0", "b, C1", "a, C0", "a, C1"]
-    assert list(figure.axes[0].lines[1].get_ydata()) == [2.0, 6.0]
+    assert np.asarray(figure.axes[0].lines[1].get_ydata()).tolist() == [2.0, 6.0]
     single = learned.lines(rows({0: [[1.0, 2.0]], 10: [[5.0, 6.0]]}))
     assert [line.get_label() for line in single.axes[0].lines] == ["C0", "C1"]
 

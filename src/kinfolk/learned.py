@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +25,9 @@ def best(learned: pandas.DataFrame, history: pandas.DataFrame | None) -> dict[st
     """Each arm's rows in its best setting: the lowest loss on the stopping rows, a mean over tasks."""
     losses: dict[tuple[str, str], float] = {}
     if history is not None and len(history):
-        lowest = history.groupby(["arm", "setting", "task"])["stop_loss"].min().groupby(["arm", "setting"]).mean()
-        losses = {(str(arm), str(setting)): loss for (arm, setting), loss in lowest.items() if math.isfinite(loss)}
+        lowest = history.pivot_table(index=["arm", "setting"], columns="task", values="stop_loss", aggfunc="min")
+        whose = zip(*(map(str, lowest.index.get_level_values(level)) for level in (0, 1)), strict=True)
+        losses = dict(zip(whose, lowest.mean(axis=1).fillna(math.inf), strict=True))
     found = {}
     for at in learned.groupby("arm", sort=False).indices.values():
         rows = learned.iloc[at]
@@ -37,7 +39,7 @@ def best(learned: pandas.DataFrame, history: pandas.DataFrame | None) -> dict[st
 
 def final(rows: pandas.DataFrame) -> pandas.DataFrame:
     """The last values of one quantity as a table, lines and columns in their order."""
-    last = rows.sort_values("update", kind="stable").drop_duplicates(["line", "column"], keep="last")
+    last = rows.sort_values(by="update", kind="stable").drop_duplicates(["line", "column"], keep="last")
     return last.pivot(index="line", columns="column", values="value").reindex(
         index=rows["line"].unique(), columns=rows["column"].unique()
     )
@@ -71,7 +73,7 @@ def heat(table: pandas.DataFrame) -> matplotlib.figure.Figure:
     if columns <= WRITTEN and 1e-3 <= most < 1e4:
         _write(axes, values, max(0, (2 if most >= 1 else 1) - math.floor(math.log10(most))))
     size = 8 if max(rows, columns) <= ROOMY else 7
-    turned = {"rotation": 45} if roomy else {"rotation": 90, "va": "center"}
+    turned: dict[str, Any] = {"rotation": 45} if roomy else {"rotation": 90, "va": "center"}
     axes.set_xticks(range(columns), names[1], fontsize=size, ha="right", rotation_mode="anchor", **turned)
     axes.set_yticks(range(rows), names[0], fontsize=size)
     _rule(axes, values.shape)
@@ -99,15 +101,14 @@ def lines(rows: pandas.DataFrame) -> matplotlib.figure.Figure:
     """Draw each number of a small quantity against the update."""
     from matplotlib.figure import Figure
 
-    several = {side: rows[side].nunique() > 1 for side in ("line", "column")}
-    places = rows.groupby(["line", "column"], sort=False).indices.items()
-    names = [_name(*map(str, place), **several) for place, _ in places]
+    places = rows.groupby(["line", "column"], sort=False).indices.values()
+    parts = [rows.iloc[at].sort_values(by="update", kind="stable") for at in places]
+    names = _names([(str(part["line"].iloc[0]), str(part["column"].iloc[0])) for part in parts])
     across = max(1, min(4, 44 // (7 + max(map(len, names)))))
     figure = Figure(figsize=(3.1, 1.9 + 0.16 * math.ceil(len(names) / across)), layout="constrained")
     axes = figure.add_subplot()
     colours = COLOURS["sharing"]
-    for i, (name, (_, at)) in enumerate(zip(names, places, strict=True)):
-        part = rows.iloc[at].sort_values("update", kind="stable")
+    for i, (name, part) in enumerate(zip(names, parts, strict=True)):
         dashes = ("-", "--", ":")[i // len(colours) % 3]
         axes.plot(part["update"], part["value"], color=colours[i % len(colours)], ls=dashes, lw=1.3, label=name)
     axes.set(xlabel="update")
@@ -115,7 +116,9 @@ def lines(rows: pandas.DataFrame) -> matplotlib.figure.Figure:
     return figure
 
 
-def _name(row: str, across: str, line: bool, column: bool) -> str:
-    if line and column:
-        return f"{label(row, 11)}, {label(across, 11)}"
-    return label(row if line else across, 24)
+def _names(cells: Sequence[tuple[str, str]]) -> list[str]:
+    """Cells by line and column; by one of them where the other is always the same."""
+    lines, columns = ({cell[side] for cell in cells} for side in (0, 1))
+    if len(lines) > 1 and len(columns) > 1:
+        return [f"{label(line, 11)}, {label(column, 11)}" for line, column in cells]
+    return [label(line if len(lines) > 1 else column, 24) for line, column in cells]

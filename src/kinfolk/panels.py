@@ -94,7 +94,7 @@ def learned(
     """Of each arm, in its best setting: how many quantities it learned beside weights, and the first ones drawn."""
     if frame is None or not len(frame):
         return {}
-    result, known = {}, frame[np.isfinite(frame["value"])]
+    result, known = {}, frame.loc[np.isfinite(frame["value"])]
     for arm, part in quantities.best(known, history).items():
         places = part.groupby("quantity", sort=False).indices
         drawn = [_drawn(arm, str(name), part.iloc[at], {*tasks}) for name, at in list(places.items())[:PANELS]]
@@ -113,7 +113,7 @@ def _drawn(arm: str, name: str, rows: pandas.DataFrame, tasks: set[str]) -> Draw
         values = "; ".join(f"{line}, {column}: {number(value)}" for line, column, value in cells)
     heat = plots.svg(quantities.heat(shown), f"{what}, at the end: {values}.")
     lines = ""
-    if few and rows["update"].nunique() > 1:
+    if few and len(rows["update"].unique()) > 1:
         lines = plots.svg(quantities.lines(rows), f"{what}, against the update. At the end: {values}.")
     if shown.shape != table.shape:
         note += f"; shown are the first {shown.shape[0]} x {shown.shape[1]} of {table.shape[0]} x {table.shape[1]}"

@@ -189,8 +189,8 @@ class NetworkArm:
         if not found:
             return nothing_learned()
         rows = pd.concat(found, ignore_index=True)
-        said = {i: setting_text(setting) for i, setting in enumerate(self.settings)}
-        return rows.assign(arm=self.text, setting=rows["setting"].map(said))[LEARNED]
+        said = [setting_text(self.settings[i]) for i in rows["setting"]]
+        return rows.assign(arm=self.text, setting=said).reindex(columns=LEARNED)
 
 
 def _by_catalogue(text: str) -> tuple[dict[str, Term], list[Term]]:

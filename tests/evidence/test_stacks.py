@@ -75,7 +75,7 @@ def test_the_members_of_a_setting_are_averaged(learning: None) -> None:
     own = [i for i, setting in enumerate(stack.settings) if setting == 1]
     mean = last.quantities["likeness"].values[own].mean(0)
     first = found[(found["setting"] == 1) & (found["update"] == last.updates)]
-    assert first["value"].to_numpy() == pytest.approx(mean.reshape(-1).numpy(), rel=1e-5)
+    assert np.asarray(first["value"]) == pytest.approx(mean.reshape(-1).numpy(), rel=1e-5)
     assert list(first["line"][:5]) == ["a", "a", "a", "a", "b"]
     assert list(first["column"][:5]) == ["a", "b", "c", "d", "a"]
 
@@ -91,7 +91,7 @@ def test_who_has_ended_counts_with_what_it_had_last() -> None:
     noted(stack, 10, [0, 1], [1.0, 3.0])
     noted(stack, 20, [1], [5.0])
     found = stack.learned()
-    assert list(found["update"].sort_values()) == [10, 20]
+    assert sorted(found["update"]) == [10, 20]
     assert dict(zip(found["update"], found["value"], strict=True)) == {10: 2.0, 20: 3.0}
 
 
@@ -150,7 +150,7 @@ def test_the_run_folder_gets_what_the_model_learned(learning: None, tmp_path: Pa
     found = collected(whole, "learned")
     assert set(found["arm"]) == {"mlp(width=4) + hard"}
     assert set(found["line"]) == set(found["column"]) == {"a", "b"}
-    assert found["value"].notna().all()
+    assert np.isfinite(found["value"]).all()
     assert [p.parent.parent.name for p in tmp_path.glob("splits/*/*/learned.parquet")] == ["model"]
 
 
