@@ -108,7 +108,7 @@ def torchs_lenet(built: list[nn.Module]) -> nn.Sequential:
     assert isinstance(first, Conv2d)
     assert isinstance(second, Conv2d)
     weight, bias = dense.get_parameter("weight"), dense.get_parameter("bias")
-    linear = nn.Linear(*weight.shape[1:])
+    linear = nn.Linear(weight.shape[1], weight.shape[2])
     linear.weight.data, linear.bias.data = weight[0].detach().T.clone(), bias[0, 0].detach().clone()
     layers = [torchs_convolution(first), nn.ReLU(), nn.MaxPool2d(2)]
     layers += [torchs_convolution(second), nn.ReLU(), nn.MaxPool2d(2)]

@@ -227,8 +227,9 @@ class BatchNorm(nn.Module):
         running = (self.mean, self.variance) if counts or not self.training else (None, None)
         return each_copy(self._kernel, x, self.weight, self.bias, *running)
 
-    def _kernel(self, x: Tensor, copies: int, *own: Tensor | None) -> Tensor:
-        return torch.batch_norm(x, *own, self.training, self.momentum, EPSILON, False)
+    def _kernel(self, x: Tensor, _: int, weight: Tensor, bias: Tensor, *running: Tensor | None) -> Tensor:
+        mean, variance = running
+        return torch.batch_norm(x, weight, bias, mean, variance, self.training, self.momentum, EPSILON, False)
 
     def _by_moments(self, x: Tensor, counts: bool) -> Tensor:
         """What torch's kernel has no form of: rows of several processes, and a single row, which becomes the bias."""
