@@ -153,6 +153,18 @@ def predict(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder, as runs/NAME/model.", show_default=False)],
+    onnx: Annotated[Path, typer.Option(help="File to write, with FILE.json beside it.", show_default=False)],
+) -> None:
+    """Export the networks of a model to ONNX: from encoded inputs to predictions."""
+    from kinfolk.model import load
+
+    load(model).export(onnx)
+    typer.echo(f"{onnx} written, and checked in onnxruntime; {onnx}.json describes inputs and outputs", err=True)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished fit.", show_default=False)],
     error: Annotated[list[str] | None, typer.Option(help="TASK=NAME: judge a target by another error.")] = None,

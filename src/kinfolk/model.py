@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from kinfolk.evidence import learners
 from kinfolk.evidence.jobs import Predictor, Setting
 from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
+
+if TYPE_CHECKING:
+    from kinfolk.sharing.base import Sharing
 
 FORMAT = 1
 
@@ -108,6 +111,54 @@ class Model:
             if task.name in found:
                 columns |= _columns(task, found[task.name], proba)
         return pd.DataFrame(columns, index=frame.index), notes
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """What the learners read of a table: ``[row, feature]``, NaN where a number is missing.
+
+        Raises
+        ------
+        InputError
+            If the table lacks a column, or one has changed its type.
+        """
+        return self.encoder.transform(self.encoder.check(frame)[0])
+
+    def networks(self) -> dict[str, Sharing]:
+        """The trained networks by the name of their member, to look into; see :func:`kinfolk.sharing.describe`.
+
+        Each is a stack: the networks of the inner folds, each as it was at the best epoch of each task. Where every
+        task has a network of its own, the name is followed by the task's, ``"independent: price"``. Other members
+        (ridge, trees) are left out.
+        """
+        from kinfolk.evidence.networks import NetworkPredictor
+
+        found: dict[str, Sharing] = {}
+        for member in self.members:
+            if not isinstance(member.predictor, NetworkPredictor):
+                continue
+            for part in member.predictor.parts:
+                names = [self.tasks[column].name for column in part.columns]
+                apart = len(names) == 1 < len(self.tasks)
+                found[f"{member.name}: {names[0]}" if apart else member.name] = part.model
+        return found
+
+    def export(self, path: Path | str) -> None:
+        """Writes the networks to an ONNX file, from encoded inputs to predictions, and ``path.json`` that describes it.
+
+        It is as ``kinfolk export`` does, see :func:`kinfolk.exporting.export`.
+
+        Parameters
+        ----------
+        path
+            Where to write, a name that ends in ``.onnx``.
+
+        Raises
+        ------
+        InputError
+            If a task is predicted by something else than networks, or a package of the extra ``onnx`` is absent.
+        """
+        from kinfolk.exporting import export
+
+        export(path, self.encoder, self.tasks, {m.name: m.predictor for m in self.members}, self.blend)
 
     def save(self, path: Path | str) -> None:
         """Writes a folder: ``model.json``, weights as safetensors, encoders and trees as skops."""

@@ -69,6 +69,20 @@ def test_kinds_names_and_values() -> None:
     assert len(encoder.names) <= expected_columns(frame())
 
 
+def test_every_feature_knows_its_column() -> None:
+    made = frame().assign(on_off=np.array(["yes", "no"])[AT % 2])
+    encoder = Encoder().fit(made)
+    found = Encoder.from_state(encoder.state(), encoder.sklearn).origins
+    assert tuple(found) == encoder.names
+    assert found["size"] == ("size", "")
+    assert found["colour_nan"] == ("colour", "nan")
+    assert found["on_off_yes"] == ("on_off", "yes")
+    assert found["stamp_total_seconds"] == ("stamp", "total_seconds")
+    assert list(dict.fromkeys(column for column, _ in found.values())) == sorted(
+        encoder.columns, key=lambda name: encoder.columns[name] != "numeric"
+    )
+
+
 def test_the_same_twice_and_for_any_rows() -> None:
     encoder, again = Encoder().fit(frame()), Encoder().fit(frame())
     np.testing.assert_array_equal(encoder.transform(frame()), again.transform(frame()))

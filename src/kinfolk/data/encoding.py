@@ -66,6 +66,15 @@ class Encoder:
         """Column -> kind, of the columns that are encoded."""
         return {name: column.kind for name, column in self.schema.items() if column.kind != "empty"}
 
+    @property
+    def origins(self) -> dict[str, tuple[str, str]]:
+        """Encoded feature -> its column, and what of it: a category, a part of a date ...; nothing for a number."""
+        found = [(name, "") for name, kind in self.columns.items() if kind == "numeric"]
+        if self.sklearn is not None:
+            names = [name for name, kind in self.columns.items() if kind != "numeric"]
+            found += [_origin(short, names) for short in self.sklearn.all_outputs_]
+        return dict(zip(self.names, found, strict=True))
+
     def fit(self, features: pd.DataFrame) -> Encoder:
         """Learn kinds, categories and scales from these rows.
 
@@ -217,8 +226,7 @@ class Encoder:
             warnings.filterwarnings("ignore", message="Found unknown categories")
             encoded = self.sklearn.transform(self._not_numeric(features))
         for short, column in encoded.items():
-            at, _, rest = str(short).partition("_")
-            name = names[int(at[1:])]
+            name, rest = _origin(short, names)
             out.append((f"{name}_{rest}" if rest else name, column.to_numpy(float)))
         return out
 
@@ -226,6 +234,12 @@ class Encoder:
 def expected_columns(features: pd.DataFrame) -> int:
     """How many columns these features have once encoded, at most; for :func:`check_memory`."""
     return width(describe(column) for _, column in _as_tidy(features).items())
+
+
+def _origin(short: object, names: list[str]) -> tuple[str, str]:
+    """The column that the vectorizer knows by a short name such as ``c0_red``, and what it made of it."""
+    at, _, rest = str(short).partition("_")
+    return names[int(at[1:])], rest
 
 
 def _slim(vectorizer: Any) -> Any:

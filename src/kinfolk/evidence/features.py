@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:
+    from rtdl_num_embeddings import PiecewiseLinearEncoding
     from torch import Tensor
 
 ENCODINGS = ("standard", "piecewise")
@@ -95,13 +96,24 @@ class Preparation:
 
     def _piecewise(self, standard: np.ndarray) -> np.ndarray:
         import torch
+
+        low, high = self.ends()
+        return self.piecewise()(torch.from_numpy(np.clip(standard, low, high))).numpy()
+
+    def piecewise(self) -> PiecewiseLinearEncoding:
+        """The encoding of the binned columns, in float64. There must be edges."""
+        import torch
         from rtdl_num_embeddings import PiecewiseLinearEncoding
 
-        bins = [torch.from_numpy(edges[~np.isnan(edges)]) for edges in self.edges]
-        # Outside the bins the encoding would go on along a line that can be very steep; the standardised value
-        # says what lies there.
-        inside = np.clip(standard, [float(b[0]) for b in bins], [float(b[-1]) for b in bins])
-        return PiecewiseLinearEncoding(bins).double()(torch.from_numpy(inside)).numpy()
+        return PiecewiseLinearEncoding([torch.from_numpy(edges[~np.isnan(edges)]) for edges in self.edges]).double()
+
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last edge of each binned column, to which values are clipped.
+
+        Outside the bins the encoding would go on along a line that can be very steep; the standardised value says what
+        lies there.
+        """
+        return np.nanmin(self.edges, 1), np.nanmax(self.edges, 1)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that was learned, by name."""

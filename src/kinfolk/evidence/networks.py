@@ -81,12 +81,13 @@ class NetworkPredictor:
         for part in self.parts:
             like = next(part.model.parameters())  # on its device, in its precision
             size = max(64, CHUNK // (self.members * len(part.columns)))
-            chunks = [self._chunk(part, rows.to(like)) for rows in x.split(size)]
+            chunks = [[p.cpu().numpy() for p in self.averaged(part, rows.to(like))] for rows in x.split(size)]
             for slot, column in enumerate(part.columns):
                 found[column] = np.concatenate([chunk[slot] for chunk in chunks])
         return found
 
-    def _chunk(self, part: Part, x: Tensor) -> list[np.ndarray]:
+    def averaged(self, part: Part, x: Tensor) -> list[Tensor]:
+        """What a part predicts from network inputs ``[row, feature]``: one ``[row, size]`` per column, over members."""
         copies = self.members * len(part.columns)
         outputs = part.model(x.expand(copies, *x.shape)).tasks
         predictions = []
@@ -96,7 +97,7 @@ class NetworkPredictor:
             mean, deviation = self.scale[column]
             if task.kind == "regression":
                 output = output * deviation + mean
-            predictions.append(link(task.kind, output).mean(0).cpu().numpy())
+            predictions.append(link(task.kind, output).mean(0))
         return predictions
 
     def state(self) -> dict[str, np.ndarray]:
