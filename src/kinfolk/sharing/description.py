@@ -64,9 +64,9 @@ def describe(model: Sharing) -> str:
     >>> tasks = [Task(name, "regression") for name in ("read", "write", "math")]
     >>> print(describe(Hard().setup(Mlp(width=8), tasks, torch.Size([5]))))
     hard · 3 tasks (read, write, math) · 147 parameters
-    ├─ trunk                  shared by all             120
-    │  ├─ 0            Chain  shared by all              48
-    │  └─ 1            Chain  shared by all              72
+    ├─ trunk                   shared by all           120
+    │  ├─ 0            Chain   shared by all            48
+    │  └─ 1            Chain   shared by all            72
     └─ heads.layers.0  Linear  3 slices, one per task   27
     """
     if model.made_for is None:
