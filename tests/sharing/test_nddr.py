@@ -58,16 +58,16 @@ def test_a_fusion_by_hand(images: bool) -> None:
     maps = torch.cat(model.get_submodule("trunks.stages.0")(x.expand(3, *x.shape[1:])).unbind(), 1)
     weight, scale, shift = (model.get_parameter(f"fusions.0.{n}") for n in ("weight", "norm.weight", "norm.bias"))
     for t, features in enumerate(model(x).features):
-        mapped = torch.einsum("ni...,ic->nc...", maps, weight[t])
+        mapped = torch.einsum("ni...,ci->nc...", maps, weight[t])
         expected = F.batch_norm(mapped, None, None, scale[t], shift[t], training=True)
         torch.testing.assert_close(features[0], expected.flatten(1), rtol=1e-4, atol=1e-4)
 
 
 def test_it_starts_at_multiples_of_the_identity() -> None:
     model = build(Nddr(0.8, 0.2))
-    blocks = model.get_parameter("fusions.0.weight").detach().unflatten(1, (3, 6))
-    torch.testing.assert_close(blocks[1, 1], 0.8 * torch.eye(6))
-    torch.testing.assert_close(blocks[1, 2], 0.1 * torch.eye(6))
+    blocks = model.get_parameter("fusions.0.weight").detach().unflatten(2, (3, 6))
+    torch.testing.assert_close(blocks[1, :, 1], 0.8 * torch.eye(6))
+    torch.testing.assert_close(blocks[1, :, 2], 0.1 * torch.eye(6))
     table = model.learned()["fusion after stage 0"]
     torch.testing.assert_close(table.values[0], torch.full((3, 3), 0.1).fill_diagonal_(0.8))
     alone = build(Nddr(0.8, 0.2), tasks=TASKS[:1])
@@ -135,7 +135,7 @@ def test_the_first_phase_is_trunks_apart() -> None:
     for (_, _, *mine), (_, _, *theirs) in zip(two.history, apart.history, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
     before = two.network.model.get_parameter("fusions.0.weight").detach().clone()
-    torch.testing.assert_close(before[0, :6], 0.9 * torch.eye(6))
+    torch.testing.assert_close(before[0, :, :6], 0.9 * torch.eye(6))
     two.run()
     assert not torch.equal(two.network.model.get_parameter("fusions.0.weight"), before)
 

@@ -16,7 +16,7 @@ from kinfolk.sharing.base import Outputs, Sharing
 from kinfolk.sharing.copies import Copies, Joined, check_shares, chosen, phases_of, shares
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
-from kinfolk.trunks.stages import BatchNorm, Pointwise
+from kinfolk.trunks.stages import BatchNorm, Pointwise, fold, unfold
 
 POOLING = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
@@ -133,7 +133,7 @@ class Nddr(Sharing):
         found = {}
         for i, fusion in zip(self._at, self.fusions, strict=True):
             n, weight = len(self._names), fusion.weight.detach()
-            blocks = weight.unflatten(1, (n, -1)).square().sum((-1, -2)) / weight.shape[-1]
+            blocks = weight.unflatten(2, (n, -1)).square().sum((1, 3)) / weight.shape[1]
             found[f"fusion after stage {i}"] = Quantity(blocks.sqrt().unflatten(0, (-1, n)), self._names, self._names)
         return found
 
@@ -153,8 +153,8 @@ class Fusion(nn.Module):
 
     def __init__(self, names: Sequence[str], channels: int, start: Tensor) -> None:
         super().__init__()
-        blocks = start[:, :, None, None] * torch.eye(channels)
-        self.weight = nn.Parameter(blocks.flatten(1, 2))  # [task, T C, C]; no bias before a batch norm
+        blocks = start[:, None, :, None] * torch.eye(channels).unsqueeze(1)
+        self.weight = nn.Parameter(blocks.flatten(2))  # [task, C, T C]; no bias before a batch norm
         norms = []
         for name in names:
             with own(f"fusion {name}"):
@@ -164,14 +164,15 @@ class Fusion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[replica x task, row, channel, ...]`` -> the same."""
-        apart = x.unflatten(0, (-1, self._n))
-        beside = apart.movedim(1, 2).flatten(2, 3)  # [replica, row, T C, ...]
-        weight = self.weight.unflatten(0, (len(apart), self._n))
-        if x.ndim == 3:
-            fused = torch.einsum("rni,rtic->rtnc", beside, weight)
-        else:
-            fused = torch.einsum("rnip,rtic->rtncp", beside.flatten(3), weight)
-        return self.norm(fused.reshape(x.shape))
+        replicas, beside = len(x) // self._n, fold(x)  # [row, replica T C, ...]
+        if x.ndim > 3:
+            weight = self.weight.flatten(0, 1).unsqueeze(-1)
+            fused = F.conv1d(beside.flatten(2), weight, groups=replicas).unflatten(2, x.shape[3:])
+            return self.norm(unfold(fused, len(x)))
+        # The weight first: neither it nor its gradient is then copied, and it is the largest tensor here.
+        weight = self.weight.unflatten(0, (replicas, -1)).flatten(1, 2)
+        fused = (weight @ beside.unflatten(1, (replicas, -1)).permute(1, 2, 0)).mT.contiguous()
+        return self.norm(fused.unflatten(2, (self._n, -1)).transpose(1, 2).flatten(0, 1))
 
 
 def _pooled(x: Tensor, last: Tensor) -> Tensor:

@@ -111,10 +111,10 @@ class Sluice(Sharing):
         n, names = len(self._names), self._names
         if self.subspaces > 1:
             names = tuple(f"{name} {a + 1}" for name in names for a in range(self.subspaces))
-        tables = [alpha.detach().unflatten(0, (-1, n)).flatten(1, 2) for alpha in self.alphas]
+        tables = [alpha.detach().clone().unflatten(0, (-1, n)).flatten(1, 2) for alpha in self.alphas]
         found = {f"alphas after stage {i}": Quantity(table, names, names) for i, table in enumerate(tables)}
         stages = tuple(f"stage {i}" for i in self._read)
-        return found | {"betas": Quantity(self.betas.detach().unflatten(0, (-1, n)), self._names, stages)}
+        return found | {"betas": Quantity(self.betas.detach().clone().unflatten(0, (-1, n)), self._names, stages)}
 
 
 def _mix(alpha: Tensor, x: Tensor) -> Tensor:
