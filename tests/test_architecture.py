@@ -257,7 +257,7 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-HEAVY = ("torch", "sklearn", "skrub", "skops", "matplotlib", "scipy")
+HEAVY = ("torch", "sklearn", "skrub", "skops", "matplotlib", "scipy", "onnx", "onnxruntime", "onnxscript")
 
 
 def test_import_is_light() -> None:
