@@ -14,6 +14,7 @@ from kinfolk.data.tasks import Task
 from kinfolk.penalties import SoftSharing
 from kinfolk.sharing import CrossStitch, Hard, Nddr, Soft
 from kinfolk.sharing.base import Sharing
+from kinfolk.sharing.copies import Copies
 from kinfolk.trunks import FromModules, Mlp
 from kinfolk.trunks.base import Trunk
 
@@ -87,7 +88,9 @@ def test_activations(norm: str) -> None:
 def test_activations_are_kept_only_where_asked_and_not_for_long(kind: type[Sharing]) -> None:
     model = build(kind())
     model(torch.randn(1, 4, 5))
-    assert model.get_submodule("trunks").kept() == []
+    trunks = model.get_submodule("trunks")
+    assert isinstance(trunks, Copies)
+    assert trunks.kept() == []
     assert bool(value(SoftSharing(1, on="activations"), model).isfinite())
     copy.deepcopy(model)
     model.eval()(torch.randn(1, 4, 5))

@@ -122,7 +122,8 @@ class Nddr(Sharing):
                 x = F.relu(x) if self.relu else x
             after[i] = x
         if self.shortcut:
-            x = self.joined(x, lambda last: self.short(torch.cat([_pooled(after[i], last) for i in self._read], 2)))
+            short = self.get_submodule("short")
+            x = self.joined(x, lambda last: short(torch.cat([_pooled(after[i], last) for i in self._read], 2)))
         return self.heads(self.trunks.apart(x).flatten(3).unbind(1))
 
     def learned(self) -> Mapping[str, Quantity]:
