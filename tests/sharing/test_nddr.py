@@ -127,7 +127,7 @@ def test_the_first_phase_is_trunks_apart() -> None:
     known = Problem.from_arrays(x.numpy(), labels.numpy(), TASKS, None)
     member = Replica(torch.arange(40), torch.arange(40, 60), (0, 1, 2), 0, 1e-2, 1e-2)
     schedule = Schedule(updates=12, every=4, batch=8, patience=999, warmup=2)
-    sharing = lambda: Nddr(start="independent", shortcut=True)  # noqa: E731
+    sharing = lambda: Nddr(start="independent", shortcut=True, relu=True)  # noqa: E731
     two = Training(known, lambda: Parts(Mlp(6), sharing(), Fixed()), [member], schedule)
     apart = Training(known, lambda: Parts(Mlp(6), Soft(), Fixed(), (SoftSharing(0),)), [member], schedule)
     two.run(until=12)

@@ -35,7 +35,6 @@ class Orthogonality(Penalty):
     References
     ----------
     S. Ruder, J. Bingel, I. Augenstein, A. Søgaard (2019). Latent multi-task architecture learning. AAAI, 4822-4829.
-    Equation 5.
     """
 
     def __init__(self, strength: float | int = 0.1) -> None:

@@ -44,10 +44,10 @@ class SoftSharing(Penalty):
 
     References
     ----------
-    T. Evgeniou, M. Pontil (2004). Regularized multi-task learning. KDD, 109-117. Equation 6.
+    T. Evgeniou, M. Pontil (2004). Regularized multi-task learning. KDD, 109-117.
 
     L. Duong, T. Cohn, S. Bird, P. Cook (2015). Low resource dependency parsing: cross-lingual parameter sharing in a
-    neural network parser. ACL, 845-850. Equation 3.
+    neural network parser. ACL, 845-850.
 
     Y. Yang, T. Hospedales (2017). Trace norm regularised deep multi-task learning. ICLR workshop. The "last axis
     flattening"; here smoothed where a singular value is 0.

@@ -90,7 +90,7 @@ class Nddr(Sharing):
         self._at = chosen(self.stages, len(shapes))
         self.joined = Joined(self.start)
         start = shares(len(tasks), self.same, self.other)
-        self.fusions = nn.ModuleList([Fusion(self._names, shapes[i][0], start) for i in self._at])
+        self.fusions = nn.ModuleList([Fusion(self._names, shapes[i][0], start, self.relu) for i in self._at])
         self._read = sorted({*self._at, len(shapes) - 1})
         if self.shortcut:
             self.short = stack([self._short([shapes[i] for i in self._read], name) for name in self._names])
@@ -119,7 +119,6 @@ class Nddr(Sharing):
             x = self.trunks.run(i, x)
             if i in fusions:
                 x = self.joined(x, fusions[i])
-                x = F.relu(x) if self.relu else x
             after[i] = x
         if self.shortcut:
             short = self.get_submodule("short")
@@ -133,7 +132,7 @@ class Nddr(Sharing):
         """
         found = {}
         for i, fusion in zip(self._at, self.fusions, strict=True):
-            n, weight = len(self._names), fusion.weight.detach()
+            n, weight = len(self._names), fusion.get_parameter("weight").detach()
             blocks = weight.unflatten(2, (n, -1)).square().sum((1, 3)) / weight.shape[1]
             found[f"fusion after stage {i}"] = Quantity(blocks.sqrt().unflatten(0, (-1, n)), self._names, self._names)
         return found
@@ -150,9 +149,11 @@ class Fusion(nn.Module):
         C, of each task before and after.
     start
         ``[task, source]``: the map starts as these multiples of the identity.
+    relu
+        A ReLU at the end.
     """
 
-    def __init__(self, names: Sequence[str], channels: int, start: Tensor) -> None:
+    def __init__(self, names: Sequence[str], channels: int, start: Tensor, relu: bool) -> None:
         super().__init__()
         blocks = start[:, None, :, None] * torch.eye(channels).unsqueeze(1)
         self.weight = nn.Parameter(blocks.flatten(2))  # [task, C, T C]; no bias before a batch norm
@@ -161,19 +162,24 @@ class Fusion(nn.Module):
             with own(f"fusion {name}"):
                 norms.append(BatchNorm(channels))
         self.norm = stack(norms)
+        self.relu = relu
         self._n = len(names)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[replica x task, row, channel, ...]`` -> the same."""
+        fused = self.norm(self._mapped(x))
+        return F.relu(fused) if self.relu else fused
+
+    def _mapped(self, x: Tensor) -> Tensor:
         replicas, beside = len(x) // self._n, fold(x)  # [row, replica T C, ...]
         if x.ndim > 3:
             weight = self.weight.flatten(0, 1).unsqueeze(-1)
             fused = F.conv1d(beside.flatten(2), weight, groups=replicas).unflatten(2, x.shape[3:])
-            return self.norm(unfold(fused, len(x)))
+            return unfold(fused, len(x))
         # The weight first: neither it nor its gradient is then copied, and it is the largest tensor here.
         weight = self.weight.unflatten(0, (replicas, -1)).flatten(1, 2)
         fused = (weight @ beside.unflatten(1, (replicas, -1)).permute(1, 2, 0)).mT.contiguous()
-        return self.norm(fused.unflatten(2, (self._n, -1)).transpose(1, 2).flatten(0, 1))
+        return fused.unflatten(2, (self._n, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _pooled(x: Tensor, last: Tensor) -> Tensor:

@@ -52,7 +52,6 @@ class Sluice(Sharing):
     References
     ----------
     S. Ruder, J. Bingel, I. Augenstein, A. Søgaard (2019). Latent multi-task architecture learning. AAAI, 4822-4829.
-    Equations 1 to 4.
     """
 
     penalty = "orthogonality"

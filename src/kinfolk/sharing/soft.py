@@ -30,7 +30,7 @@ class Soft(Sharing):
     References
     ----------
     L. Duong, T. Cohn, S. Bird, P. Cook (2015). Low resource dependency parsing: cross-lingual parameter sharing in a
-    neural network parser. ACL, 845-850. Equation 3.
+    neural network parser. ACL, 845-850.
 
     T. Evgeniou, M. Pontil (2004). Regularized multi-task learning. KDD, 109-117.
     """
