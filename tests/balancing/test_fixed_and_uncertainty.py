@@ -94,5 +94,5 @@ def test_a_method_overrides_something() -> None:
     class Empty(Balancing):
         pass
 
-    with pytest.raises(NotImplementedError, match="Empty overrides none of total, backward and step"):
+    with pytest.raises(NotImplementedError, match="Empty overrides none of total, gradients and step"):
         Empty().setup([A]).backward(Losses(value(1.0)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -31,7 +31,9 @@ class Losses:
     last
         Parameters of the last shared layer.
     features
-        What the heads read.
+        What the heads read, one per task (the same tensor where shared), or one tensor for all.
+    outputs
+        What the heads gave, one per task; empty in loops that do not tell.
     """
 
     value: Float[Tensor, "*replica task"]
@@ -40,6 +42,7 @@ class Losses:
     shared: Sequence[nn.Parameter] = ()
     last: Sequence[nn.Parameter] = ()
     features: Sequence[Tensor] = field(default=())
+    outputs: Sequence[Tensor] = field(default=())
 
     @property
     def seen(self) -> Bool[Tensor, "*replica task"]:
@@ -56,7 +59,7 @@ class Optimizer(Protocol):
 
 
 class Balancing(nn.Module):
-    """Turns task losses into gradients. A method overrides one of ``total``, ``backward`` and ``step``.
+    """Turns task losses into gradients. A method overrides one of ``total``, ``gradients`` and ``step``.
 
     Hyper-parameters stand in the constructor. State is made by :meth:`setup` for one replica, leads with the
     task axis and is read as ``state.view_as(losses.value)``: it then serves ``[task]`` and ``[replica, task]``.
@@ -65,30 +68,80 @@ class Balancing(nn.Module):
     needs: tuple[str, ...] = ()
     """Fields of :class:`Losses` that the method cannot do without: "last", "shared", "features"."""
 
+    partial: bool = False
+    """Whether the method calls ``closure(tasks)``: steps toward some of the tasks at a time."""
+
     def setup(self, tasks: Sequence[Task]) -> Balancing:
-        """Makes the state for these tasks, and returns the method itself."""
+        """Makes the state for these tasks, and returns the method itself. Methods with state call this one too."""
+        self._names = tuple(task.name for task in tasks)
         return self
 
     def total(self, losses: Losses) -> Float[Tensor, "*replica"]:
         """One number per replica, differentiable in the losses and in the method's own parameters."""
-        raise NotImplementedError(f"{type(self).__name__} overrides none of total, backward and step.")
+        raise NotImplementedError(f"{type(self).__name__} overrides none of total, gradients and step.")
 
-    def backward(self, losses: Losses) -> Float[Tensor, "*replica task"]:
-        """Fills ``.grad``, the penalty's in the same pass.
+    def backward(
+        self,
+        losses: Losses | Tensor | Sequence[Tensor],
+        *,
+        shared: Iterable[nn.Parameter] = (),
+        last: Iterable[nn.Parameter] = (),
+        features: Sequence[Tensor] = (),
+    ) -> Float[Tensor, "*replica task"]:
+        """Fills ``.grad``: the one line that changes in a loop of one's own, where ``sum(losses).backward()`` stood.
+
+        Parameters
+        ----------
+        losses
+            One number per task, as a list or ``[task]``; or :class:`Losses`.
+        shared
+            The parameters that serve several tasks, for methods whose ``needs`` name them.
+        last
+            The parameters of the last shared layer, likewise.
+        features
+            What the heads read, likewise: one tensor, or one per task.
 
         Returns
         -------
         Tensor
-            The weight that each task's loss had, ``[..., task]``, for the history.
+            The weight that each task's loss had, ``[..., task]``.
+
+        Raises
+        ------
+        ValueError
+            If the number of losses is not that of tasks, or something that the method needs is not given.
         """
+        if not isinstance(losses, Losses):
+            value = losses if isinstance(losses, Tensor) else torch.stack(list(losses))
+            losses = Losses(value, None, None, tuple(shared), tuple(last), tuple(features))
+        tasks = getattr(self, "_names", None)
+        if tasks is not None and losses.value.shape[-1] != len(tasks):
+            raise ValueError(
+                f"There must be one loss per task ({', '.join(tasks)}). Got {losses.value.shape[-1]} for {len(tasks)}."
+            )
+        if lacking := [need for need in self.needs if not getattr(losses, need)]:
+            name = type(self).__module__.rpartition(".")[2]
+            raise ValueError(f"`{name}` needs {', '.join(lacking)}: give backward(losses, {lacking[0]}=...).")
+        return self.gradients(losses)
+
+    def gradients(self, losses: Losses) -> Float[Tensor, "*replica task"]:
+        """Fills ``.grad``, the penalty's in the same pass, and returns the weights."""
         losses.value.retain_grad()
         whole = self.total(losses)
         (whole if losses.penalty is None else whole + losses.penalty).sum().backward()
         weights = losses.value.grad
         return torch.zeros_like(losses.value) if weights is None else weights
 
-    def step(self, closure: Callable[[], Losses], optimizer: Optimizer) -> tuple[Losses, Tensor]:
-        """One update. ``closure`` runs the network forward and returns its losses.
+    def step(self, closure: Callable[..., Losses], optimizer: Optimizer) -> tuple[Losses, Tensor]:
+        """One update.
+
+        Parameters
+        ----------
+        closure
+            Runs the network forward and returns its losses; ``closure(tasks)`` with Bool ``[task]`` runs it on the
+            rows that have a label of these tasks alone, and the others count as absent.
+        optimizer
+            Moves the parameters.
 
         Returns
         -------

@@ -34,6 +34,7 @@ class Fixed(Balancing):
 
     def setup(self, tasks: Sequence[Task]) -> Fixed:
         """Orders the weights by task."""
+        super().setup(tasks)
         strangers = set(self.weights) - {task.name for task in tasks}
         if strangers and len(tasks) > 1:  # single-task problems see one name of all
             raise ValueError(f"`weights` must name tasks. Got {', '.join(sorted(strangers))}.")

@@ -42,6 +42,7 @@ class Uncertainty(Balancing):
 
     def setup(self, tasks: Sequence[Task]) -> Uncertainty:
         """One log variance per task."""
+        super().setup(tasks)
         self.scale: Tensor
         self.register_buffer("scale", torch.tensor([0.5 if task.kind == "regression" else 1.0 for task in tasks]))
         self.log_variance = nn.Parameter(torch.full((len(tasks),), self.initial))

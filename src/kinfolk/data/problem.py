@@ -53,6 +53,24 @@ class Batch:
             preference=None if self.preference is None else self.preference[:, share],
         )
 
+    def only(self, tasks: Bool[Tensor, " task"]) -> Batch:
+        """The rows that have a label of these tasks, the other tasks absent.
+
+        Replicas that have fewer such rows than others are filled up with rows that weigh nothing.
+        """
+        weight = self.weight * tasks.to(self.weight.device)
+        counts = (weight > 0).any(-1)
+        first = counts.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.sum(1).max())]
+        take = lambda x: x.gather(1, first.view(*first.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))  # noqa: E731
+        return replace(
+            self,
+            inputs=take(self.inputs),
+            targets=[take(target) for target in self.targets],
+            weight=take(weight),
+            present=self.present & tasks.to(self.present.device),
+            preference=None if self.preference is None else take(self.preference),
+        )
+
 
 @dataclass(frozen=True)
 class Problem:

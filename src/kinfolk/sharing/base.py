@@ -142,7 +142,9 @@ def reach(model: Sharing, inputs: Tensor) -> dict[str, Tensor]:
     """
     names, parameters = zip(*model.named_parameters(), strict=True)
     with own("reach", 0):
-        drawn = [torch.empty_like(p).uniform_(-1, 1).requires_grad_() for p in parameters]
+        drawn = [
+            torch.empty_like(p).uniform_(-1, 1).div_(max(1, p[0].numel()) ** 0.25).requires_grad_() for p in parameters
+        ]
     training = model.training
     model.eval()
     outputs = functional_call(model, dict(zip(names, drawn, strict=True)), (inputs,)).tasks

@@ -179,7 +179,9 @@ class Training:
             return
         network, found = self.network, {}
         for part in (network.model, network.balancing, *network.penalties):
-            found |= {name: replace(one, values=one.values.detach().cpu()) for name, one in part.learned().items()}
+            found |= {
+                name: replace(one, values=one.values.detach().cpu().clone()) for name, one in part.learned().items()
+            }
         if found:
             self.learned.append(Learned(self.updates, network.number.cpu().clone(), found))
 
@@ -219,15 +221,17 @@ class Training:
         weights = weights.detach() if self.problem.complete else weights.detach() * batch.present
         return losses.value.detach(), weights, batch.present
 
-    def _losses(self, batch: Batch) -> Losses:
+    def _losses(self, batch: Batch, tasks: Tensor | None = None) -> Losses:
         network = self.network
+        batch = batch if tasks is None else batch.only(tasks)
         outputs = network.model(batch.inputs, batch.preference)
         value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
         value = distributed.total(value)
-        if not self.problem.complete:
+        if tasks is not None or not self.problem.complete:
             network.optimizer.present = batch.present
-        last = network.model.last_shared() if "last" in network.balancing.needs else ()
-        losses = Losses(value, batch.present, None, (), last, outputs.features)
+        losses = Losses(
+            value, batch.present, None, network.shared(), network.last_shared(), outputs.features, outputs.tasks
+        )
         for penalty in network.penalties:
             extra = penalty(network.model, outputs, value)
             losses.penalty = extra if losses.penalty is None else losses.penalty + extra

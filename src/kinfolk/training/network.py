@@ -71,14 +71,28 @@ class Network(nn.Module):
         self.number: Tensor
         self.register_buffer("columns", torch.tensor([one.columns]))
         self.register_buffer("number", torch.zeros(1, dtype=torch.int64))
-        self._inputs = None if problem.complete else problem.inputs[:16]
-        found = self._reach()
+        self._inputs = problem.inputs[:16]
+        self._sparse = self.balancing.partial or not problem.complete
+        self._several: set[str] | None = None
+        found = self._reach() if self._sparse else {}
         of_task = torch.eye(len(self._tasks), dtype=torch.bool)
         tuned = [Tuned(p, 1.0, 1.0, found.get(name)) for name, p in self.model.named_parameters()]
         tuned += [Tuned(p, 1.0, 0.0, of_task) for p in self.balancing.parameters()]
         tuned += [Tuned(p, 1.0, 0.0) for p in self.penalties.parameters()]
         self.optimizer = AdamW(tuned, one.rate, one.decay)
         self.set_rates(0)
+
+    def shared(self) -> list[nn.Parameter]:
+        """The parameters that serve several tasks, where the balancing asks for them."""
+        if "shared" not in self.balancing.needs:
+            return []
+        if self._several is None:
+            self._several = {name for name, one in self._reach().items() if bool((one.sum(1) > 1).any())}
+        return [p for name, p in self.model.named_parameters() if name in self._several and p.requires_grad]
+
+    def last_shared(self) -> list[nn.Parameter]:
+        """The last layer that all tasks share, where the balancing asks for it."""
+        return self.model.last_shared() if "last" in self.balancing.needs else []
 
     def set_rates(self, phase: int) -> None:
         """Gives every parameter its factor of the learning rate in a phase."""
@@ -92,7 +106,7 @@ class Network(nn.Module):
 
     def restart(self, phase: int) -> None:
         """Begins a phase: an optimiser as new, for the network as it is now."""
-        found = self._reach()
+        found, self._several = self._reach() if self._sparse else {}, None
         reach = [found.get(name) for name, _ in self.model.named_parameters()]
         others = (*self.balancing.parameters(), *self.penalties.parameters())
         kept = [self.optimizer.reach(len(reach) + i) for i in range(len(others))]
@@ -100,9 +114,7 @@ class Network(nn.Module):
         self.set_rates(phase)
 
     def _reach(self) -> dict[str, Tensor]:
-        """Which slices serve which task; empty where every task has a label in every update."""
-        if self._inputs is None:
-            return {}
+        """Which slices serve which task."""
         device = next(self.model.parameters()).device
         copies = len(self.number)
         found = reach(self.model, self._inputs.to(device).expand(copies, *self._inputs.shape))
