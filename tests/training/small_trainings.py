@@ -103,6 +103,12 @@ SCHEDULE = Schedule(updates=36, every=4, batch=8, patience=8, warmup=6)
 PATIENT = replace(SCHEDULE, patience=999)
 
 
+def short(problem: Problem, make: Callable[[], Parts], one: Replica) -> Schedule:
+    """The schedule with all phases together as long as one: rounding grows with the number of updates."""
+    phases = Training(problem, make, [one], SCHEDULE).network.model.phases
+    return replace(SCHEDULE, updates=SCHEDULE.updates // phases)
+
+
 def train(
     problem: Problem,
     make: Callable[[], Parts],

@@ -18,6 +18,7 @@ from small_trainings import (
     member,
     mixed,
     parts,
+    short,
     train,
 )
 
@@ -36,9 +37,10 @@ def test_alone_equals_stack(sharing, balancing, trunk: str) -> None:
     for columns in stacks[:1] if trunk == "from modules" else stacks:  # copies of a user's module run one by one
         members = [member(problem, c, seed) for seed in range(3 if len(columns) == 1 else 2) for c in columns]
         make = parts(sharing, balancing, trunk)
-        together = train(problem, make, members)
+        schedule = short(problem, make, members[0])
+        together = train(problem, make, members, schedule)
         for i, one in enumerate(members):
-            assert_equal_but_for_rounding(together, i, train(problem, make, [one]))
+            assert_equal_but_for_rounding(together, i, train(problem, make, [one], schedule))
 
 
 def test_others_retire_meanwhile() -> None:
