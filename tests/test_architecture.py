@@ -56,7 +56,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "sharing": ("base", "heads", "copies", "description", "grouping", METHODS),
     "auxiliary": ("base", METHODS),
     "penalties": ("base", METHODS),
-    "balancing": ("base", METHODS),
+    "balancing": ("base", "rows", "gramian", METHODS),
     "training": ("optim", "stopping", "network", "schedule", "loop"),
     "relatedness": None,
     "transfer": None,

@@ -22,7 +22,7 @@ from kinfolk.terms import Term as Term
 from kinfolk.terms import parse as parse
 from kinfolk.terms import write
 
-BASES = ("base", "stages", "convolution", "looped", "heads", "copies", "description", "grouping")
+BASES = ("base", "stages", "convolution", "looped", "heads", "copies", "description", "grouping", "gramian", "rows")
 """Files of a catalogue that hold no method."""
 
 
