@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import cycle, pairwise, product
 from pathlib import Path
 
 import torch
@@ -238,11 +238,13 @@ def aggregated(loop: Loop, theirs: nn.Module) -> Update:
 
 
 def aggregated_features(loop: Loop, theirs: nn.Module) -> Update:
+    own = [list(head.parameters()) for head in loop.heads]
+
     def update() -> None:
         loop.optimizer.zero_grad()
         features = loop.trunk(loop.inputs)
         leaf = features.detach().requires_grad_()
-        mtl_backward(loop.losses(leaf), features=leaf, shared_params=[leaf])
+        mtl_backward(loop.losses(leaf), features=leaf, tasks_params=own, shared_params=[leaf])
         jac_to_grad([leaf], theirs)
         features.backward(leaf.grad)
         loop.optimizer.step()
@@ -350,6 +352,37 @@ def memory(cell: Cell, wanted: Sequence[str]) -> list[str]:
     return shown
 
 
+# ---- solving for the weights
+
+
+def gramians(tasks: int, many: int = 8) -> list[Tensor]:
+    """Of random gradients; their matrices have twice as many columns as rows, so that many conflict."""
+    g = torch.Generator().manual_seed(0)
+    rows = [torch.randn(tasks, 2 * tasks, generator=g) for _ in range(many)]
+    return [one @ one.T for one in rows]
+
+
+def solvers(cell: Cell) -> dict[str, Update]:
+    """The weights of one Gramian after the other: Kinfolk's method, and torchjd's rule where it has one."""
+    own, theirs = cell.method().setup(named(cell.tasks)), rule(cell.term.name, cell.tasks)
+    found, present = gramians(cell.tasks), torch.ones(1, cell.tasks, dtype=torch.bool)
+    turns = {who: cycle(found) for who in ("kinfolk", "torchjd")}
+    runs: dict[str, Update] = {"kinfolk": lambda: own.weights(next(turns["kinfolk"]).unsqueeze(0), present)}
+    if hasattr(theirs, "gramian_weighting"):
+        runs["torchjd"] = lambda: theirs.gramian_weighting(next(turns["torchjd"]))
+    elif hasattr(theirs, "weighting"):  # reads a matrix: one that has the Gramian
+        turns["torchjd"] = cycle([torch.linalg.cholesky(one) for one in found])
+        runs["torchjd"] = lambda: theirs.weighting(next(turns["torchjd"]))
+    return runs
+
+
+def milliseconds(cell: Cell, budget: float, clock: Callable[[], float]) -> list[str]:
+    found = seconds_of(solvers(cell), 8, budget, clock)
+    aim = {"nash_mtl": "5", "pcgrad": "2", "cagrad": "2", "upgrad": "6.5"}.get(cell.term.name, "")
+    shown = [spread([s * 1e3 for s in found[who]]) if who in found else "" for who in ("kinfolk", "torchjd")]
+    return [*shown, aim if cell.tasks == 40 else ""]
+
+
 # ---- the tables
 
 
@@ -386,6 +419,7 @@ def cells(chosen: argparse.Namespace) -> Iterator[Cell]:
 
 HEADS = {
     "time": ["plain ms", "fixed ms", "loop / plain", "torchjd / plain", "training / fixed", "turns", "at most"],
+    "solve": ["kinfolk, ms", "torchjd, ms", "at most"],
     "memory": ["loop, extra MB", "torchjd, extra MB", "training, extra MB"],
 }
 
@@ -394,18 +428,25 @@ def head(columns: Sequence[str]) -> str:
     return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
 
-def table(chosen: argparse.Namespace) -> Iterator[str]:
-    wide = "memory" if chosen.memory else "time"
+def row(cell: Cell, wide: str, chosen: argparse.Namespace) -> list[str]:
     clock = time.process_time if chosen.threads == 1 else time.perf_counter
+    if wide == "memory":
+        return memory(cell, chosen.contestants)
+    if wide == "solve":
+        return milliseconds(cell, chosen.seconds, clock)
+    return [*ratios(cell, chosen.contestants, chosen.seconds, clock), bound(cell)]
+
+
+def table(chosen: argparse.Namespace) -> Iterator[str]:
+    wide = "memory" if chosen.memory else "solve" if chosen.solve else "time"
     yield head(["network", "tasks", "method", *HEADS[wide]])
     for cell in cells(chosen):
+        if wide == "solve" and not hasattr(cell.method(), "weights"):
+            continue
         try:
-            if chosen.memory:
-                shown = memory(cell, chosen.contestants)
-            else:
-                shown = [*ratios(cell, chosen.contestants, chosen.seconds, clock), bound(cell)]
-        except (ValueError, RuntimeError, NotImplementedError, subprocess.CalledProcessError) as error:
-            shown = [f"not run: {type(error).__name__}: {getattr(error, 'stderr', error)}".replace("\n", " ")[-300:]]
+            shown = row(cell, wide, chosen)
+        except (ValueError, RuntimeError, subprocess.CalledProcessError) as error:
+            shown = [f"not run: {getattr(error, 'stderr', error)}".replace("\n", " ")[-300:]]
         yield f"| {cell.net} | {cell.tasks} | {cell.term} | {' | '.join(shown)} |"
 
 
