@@ -1,5 +1,12 @@
 """Balancing: from task losses to one update."""
 
 from kinfolk.balancing.base import Losses as Losses
+from kinfolk.balancing.cagrad import CAGrad as CAGrad
+from kinfolk.balancing.dwa import Dwa as Dwa
+from kinfolk.balancing.evolving import Evolving as Evolving
+from kinfolk.balancing.famo import Famo as Famo
 from kinfolk.balancing.fixed import Fixed as Fixed
+from kinfolk.balancing.nash_mtl import NashMTL as NashMTL
+from kinfolk.balancing.pcgrad import PCGrad as PCGrad
+from kinfolk.balancing.random_weights import RandomWeights as RandomWeights
 from kinfolk.balancing.uncertainty import Uncertainty as Uncertainty
