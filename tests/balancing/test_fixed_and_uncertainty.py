@@ -81,6 +81,17 @@ def test_where_it_starts() -> None:
     assert Uncertainty(-0.5).setup([A, B]).log_variance.tolist() == [-0.5, -0.5]
 
 
+def test_the_plain_form_treats_all_tasks_alike() -> None:
+    method = Uncertainty(form="plain").setup([A, CLASSES])
+    losses = Losses(value(3.0, 5.0))
+    assert method.total(losses).item() == pytest.approx(3 + 5)
+    assert method.backward(losses).tolist() == [1, 1]
+    assert method.log_variance.grad is not None
+    assert method.log_variance.grad.tolist() == pytest.approx([-3 + 1 / 2, -5 + 1 / 2])
+    with pytest.raises(ValueError, match=r"`form` must be one of kendall, plain. Got 'laplace'"):
+        Uncertainty(form="laplace")
+
+
 def test_an_absent_task_adds_no_log_term() -> None:
     method = Uncertainty(initial=2.0).setup([A, B])
     losses = Losses(value(1.0, 0.0), torch.tensor([True, False]))

@@ -10,18 +10,29 @@ from torch import Tensor, nn
 from kinfolk.balancing.base import Balancing, Losses
 from kinfolk.data.tasks import Task
 
+FORMS = ("kendall", "plain")
+
 
 class Uncertainty(Balancing):
     """Learns the noise variance of each task and divides its loss by it.
 
     With v = log variance a regression task contributes ``exp(-v) L / 2 + v / 2`` and a classification task
     ``exp(-v) L + v / 2``. For constant losses v settles at log L (regression) or log 2L (classification), where
-    the sum of log-losses is minimised. The v are parameters of their own, without weight decay.
+    the sum of log-losses is minimised: the constants change the way there alone. The v are parameters of their
+    own, without weight decay. The total may be negative, and a loss that goes to 0 gets a weight without bound.
 
     Parameters
     ----------
     initial
         Where every v starts. 0, as in the authors' description; some implementations start at -0.5.
+    form
+        "kendall": the constants above, those of squared error and of cross-entropy. "plain": ``exp(-v) L + v / 2``
+        for every task, as "loss over variance plus log of the deviation" is often written.
+
+    Raises
+    ------
+    ValueError
+        For an unknown ``form``.
 
     References
     ----------
@@ -36,15 +47,18 @@ class Uncertainty(Balancing):
     tensor([0.5000])
     """
 
-    def __init__(self, initial: float = 0.0) -> None:
+    def __init__(self, initial: float = 0.0, form: str = "kendall") -> None:
         super().__init__()
-        self.initial = float(initial)
+        if form not in FORMS:
+            raise ValueError(f"`form` must be one of {', '.join(FORMS)}. Got {form!r}.")
+        self.initial, self.form = float(initial), form
 
     def setup(self, tasks: Sequence[Task]) -> Uncertainty:
         """One log variance per task."""
         super().setup(tasks)
         self.scale: Tensor
-        self.register_buffer("scale", torch.tensor([0.5 if task.kind == "regression" else 1.0 for task in tasks]))
+        half = [self.form == "kendall" and task.kind == "regression" for task in tasks]
+        self.register_buffer("scale", torch.tensor([0.5 if one else 1.0 for one in half]))
         self.log_variance = nn.Parameter(torch.full((len(tasks),), self.initial))
         return self
 
