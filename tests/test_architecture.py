@@ -30,6 +30,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "terms": None,
     "catalogue": None,
     "processes": None,
+    "teams": None,
     "workers": None,
     "runs": None,
     "trees": None,
@@ -118,8 +119,7 @@ FORBIDDEN = {
 EXEMPT = {
     ("processes", "reading a pickle"): "a pipe between our own processes; no file is read",
     ("processes", "a broad except"): "the end of a worker process: the parent raises what it raised",
-    ("workers", "reading a pickle"): "a pipe between our own processes; no file is read",
-    ("workers", "a broad except"): "the end of a worker process: the parent raises what it raised",
+    ("teams", "reading a pickle"): "a pipe between our own processes; no file is read",
 }
 
 MODULES = sorted(SOURCE.rglob("*.py"))

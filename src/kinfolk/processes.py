@@ -1,4 +1,4 @@
-"""What runs in a worker process; :mod:`kinfolk.workers` is its other end."""
+"""What runs in a worker process; :mod:`kinfolk.teams` is its other end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,47 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
 
-def serve(pipe: connection.Connection, parent: int, script: tuple[str, str] | None) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Which worker process this is; by default the only one.
+
+    Attributes
+    ----------
+    worker
+        The worker's number among those that work at the same time, from 0.
+    rank, size
+        The process's number among those that do each item together, and how many these are.
+    meeting
+        The name of a file, not there yet, by which they can find each other.
+    """
+
+    worker: int = 0
+    rank: int = 0
+    size: int = 1
+    meeting: str = ""
+
+
+_place = Place()
+
+
+def place() -> Place:
+    """Which worker process this is.
+
+    >>> place().size
+    1
+    """
+    return _place
+
+
+def serve(pipe: connection.Connection, parent: int, script: tuple[str, str] | None, place: Place) -> None:
     """A worker's life: reads the function, then items until the pipe ends."""
+    global _place
+    _place = place
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends us
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     function: Any = None
