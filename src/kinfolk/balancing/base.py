@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 
@@ -154,6 +155,19 @@ class Balancing(nn.Module):
         optimizer.step()
         return losses, weights
 
+    def at_start(self, problem: Problem, train: Tensor, columns: Sequence[int]) -> None:
+        """Called once before training, for weights that come from the data; not in loops of one's own.
+
+        Parameters
+        ----------
+        problem
+            Inputs and labels.
+        train
+            Positions of the rows that train the replica.
+        columns
+            Positions of its tasks in the problem.
+        """
+
     def at_epoch(self, epoch: int, losses: Tensor | None, errors: Tensor | None) -> None:
         """Called before each epoch; schedules override it.
 
@@ -165,6 +179,10 @@ class Balancing(nn.Module):
             ``[..., task]``: mean losses of the epoch before, in training and on the rows that stop it; NaN for a
             task without a label there, None before the first epoch.
         """
+
+    def active(self) -> Bool[Tensor, " copies"] | None:
+        """Which tasks still train, ``[task]`` or replicas x tasks; None: all. To the loop the others have no labels."""
+        return None
 
     def learned(self) -> Mapping[str, Quantity]:
         """What it learned beside the weights of the losses, by name."""

@@ -30,7 +30,7 @@ from kinfolk.evidence.networks import NetworkPredictor, Part
 from kinfolk.evidence.stacks import Stack, train_together
 from kinfolk.exceptions import InputError
 from kinfolk.replicas import key
-from kinfolk.training.loop import Parts, Replica
+from kinfolk.training.network import Network, Parts, Replica
 
 SETTINGS: tuple[Setting, ...] = (
     {"encoding": "piecewise", "rate": 3e-3, "decay": 0.01, "dropout": 0.0},
@@ -100,6 +100,29 @@ class NetworkArm:
         wanted = (*self.penalties, *(term for term in belonging if term.name not in named))
         penalties = tuple(CATALOGUES["penalties"].make(term) for term in wanted)
         return Parts(made["trunks"], made["sharing"], made["balancing"], penalties)
+
+    def check(self, tasks: Sequence[Task], features: int) -> None:
+        """Refuses what cannot be trained on such a table, before anything is.
+
+        Parameters
+        ----------
+        tasks
+            Its tasks.
+        features
+            About how many encoded columns it has.
+
+        Raises
+        ------
+        InputError
+            If a part of the arm does not fit the tasks or another part.
+        """
+        rows = Problem.from_arrays(np.zeros((1, features)), np.zeros((1, len(tasks))), tasks)
+        first = torch.zeros(1, dtype=torch.int64)
+        for alike in _shapes(self.make(self.settings[0]).sharing.problems(tasks), tuple(tasks)):
+            try:
+                Network(rows, self.make(self.settings[0]), Replica(first, first, alike[0], 0, 1e-3, 0.0), 1, 1)
+            except ValueError as error:
+                raise InputError(f"The arm '{self.text}' does not fit these tasks: {error}") from error
 
     def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
         """Trains all jobs, those of one encoding and kind of trunk as replicas of one stack."""

@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 
 from kinfolk import workers
+from kinfolk.data.encoding import expected_columns
 from kinfolk.data.splits import Split, outer_splits
 from kinfolk.data.tables import Table
 from kinfolk.evidence.fitting import Comparing, Item, finished, fit_arm
 from kinfolk.evidence.jobs import LEARNED
 from kinfolk.evidence.judging import judge_split, judged
-from kinfolk.evidence.learners import learner
+from kinfolk.evidence.learners import check, learner
 from kinfolk.evidence.plan import Plan
 from kinfolk.exceptions import InputError, WorkerDied
 from kinfolk.runs import Folder
@@ -50,14 +51,16 @@ def prepare(table: Table, plan: Plan, path: Path) -> Comparing:
     Raises
     ------
     InputError
-        If an arm is not one, if rows or groups are too few for the folds, or if a single network is asked for
-        and no arm makes one.
+        If an arm is not one or does not fit the tasks, if rows or groups are too few for the folds, or if a single
+        network is asked for and no arm makes one.
     """
     splits = outer_splits(table, plan.repeats, plan.folds, plan.seed)
     if table.test is None:
         everything = np.arange(len(table.labels))
         splits.append(Split(plan.repeats, 0, everything, everything[:0]))
     learners = [learner(text, plan) for text in plan.arms]
+    for one in learners:
+        check(one, table.tasks, expected_columns(table.features))
     roles = {one.text: one.role for one in learners}  # an arm that is given twice, in whatever spelling, counts once
     if len(table.tasks) == 1:  # there is nothing to share
         roles = {text: role for text, role in roles.items() if role != "sharing"} or roles

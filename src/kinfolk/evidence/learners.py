@@ -17,7 +17,7 @@ from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 
 if TYPE_CHECKING:
-    from kinfolk.evidence import networks
+    from kinfolk.evidence import arms, networks
 
 OPPONENTS = {kind.text: kind for kind in (opponents.Ridge, opponents.HistGradientBoosting, opponents.ExtraTrees)}
 
@@ -35,6 +35,18 @@ def learner(text: str, plan: Plan) -> Learner:
     from kinfolk.evidence.arms import NetworkArm
 
     return NetworkArm(text, plan.settings, plan.length, plan.width)
+
+
+def check(one: Learner, tasks: Sequence[Task], features: int) -> None:
+    """Refuses a network arm that does not fit the tasks of a table, or whose parts do not fit each other.
+
+    Raises
+    ------
+    InputError
+        With what it needs.
+    """
+    if one.role != "opponent":
+        cast("arms.NetworkArm", one).check(tasks, features)
 
 
 def average(predictors: Sequence[Predictor]) -> Predictor:

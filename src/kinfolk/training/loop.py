@@ -211,6 +211,7 @@ class Training:
     def _update(self) -> tuple[Tensor, Tensor, Tensor]:
         network = self.network
         batch = self.problem.batch(network.rows(), None if self._all_columns else network.columns, per=self.per)
+        batch = network.labelled(batch)
         if distributed.processes() > 1:
             batch = batch.part(distributed.share())
         network.optimizer.factor = self.schedule.factor(self._in_phase)
@@ -218,7 +219,7 @@ class Training:
         for source in self._random:
             source.update.add_(1)
         self.updates += 1
-        weights = weights.detach() if self.problem.complete else weights.detach() * batch.present
+        weights = weights.detach() * batch.present if network.sparse else weights.detach()
         return losses.value.detach(), weights, batch.present
 
     def _losses(self, batch: Batch, tasks: Tensor | None = None) -> Losses:
@@ -227,7 +228,7 @@ class Training:
         outputs = network.model(batch.inputs, batch.preference)
         value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
         value = distributed.total(value)
-        if tasks is not None or not self.problem.complete:
+        if network.sparse:
             network.optimizer.present = batch.present
         losses = Losses(
             value, batch.present, None, network.shared(), network.last_shared(), outputs.features, outputs.tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -10,12 +10,20 @@ from torch import Tensor, nn
 
 from kinfolk import replicas
 from kinfolk.balancing.base import Balancing
-from kinfolk.data.problem import Problem
+from kinfolk.balancing.fixed import Fixed
+from kinfolk.data.problem import Batch, Problem
 from kinfolk.data.streams import Rows
 from kinfolk.penalties.base import Penalty
 from kinfolk.sharing.base import Sharing, reach
 from kinfolk.training.optim import AdamW, Tuned
 from kinfolk.trunks.base import Trunk
+
+NEEDS = {
+    "last": "a last layer that all tasks share",
+    "shared": "parameters that serve several tasks",
+    "features": "features that several tasks read",
+}
+"""What a balancing may need of a sharing, in words."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,13 @@ class Replica:
 class Network(nn.Module):
     """One replica's network, balancing, penalties, optimiser and row stream; stacked, those of many.
 
-    Its ``state_dict`` is the state of training.
+    Its ``state_dict`` is the state of training. A network of one task has nothing to balance: whatever the balancing
+    is, its loss weighs 1.
+
+    Raises
+    ------
+    ValueError
+        If the balancing needs something that the sharing has not, such as a last shared layer.
     """
 
     def __init__(self, problem: Problem, parts: Parts, one: Replica, batch: int, longest: int) -> None:
@@ -63,7 +77,9 @@ class Network(nn.Module):
         self._tasks = tuple(problem.tasks[c] for c in one.columns)
         with replicas.own("replica", one.seed):
             self.model = parts.sharing.setup(parts.trunk, self._tasks, problem.inputs.shape[1:])
-            self.balancing = parts.balancing.setup(self._tasks)
+            balancing = parts.balancing if len(self._tasks) > 1 else Fixed()
+            self.balancing = balancing.setup(self._tasks)
+            self.balancing.at_start(problem, one.train, one.columns)
             self.penalties = nn.ModuleList([p.setup(self.model, self._tasks) for p in parts.penalties])
             with replicas.own("rows"):
                 self.rows = Rows(one.train, batch, longest)
@@ -72,15 +88,42 @@ class Network(nn.Module):
         self.register_buffer("columns", torch.tensor([one.columns]))
         self.register_buffer("number", torch.zeros(1, dtype=torch.int64))
         self._inputs = problem.inputs[:16]
-        self._sparse = self.balancing.partial or not problem.complete
+        self.sparse = self.balancing.partial or self.balancing.active() is not None or not problem.complete
         self._several: set[str] | None = None
-        found = self._reach() if self._sparse else {}
+        self._check_needs()
+        found = self._reach() if self.sparse else {}
         of_task = torch.eye(len(self._tasks), dtype=torch.bool)
         tuned = [Tuned(p, 1.0, 1.0, found.get(name)) for name, p in self.model.named_parameters()]
         tuned += [Tuned(p, 1.0, 0.0, of_task) for p in self.balancing.parameters()]
         tuned += [Tuned(p, 1.0, 0.0) for p in self.penalties.parameters()]
         self.optimizer = AdamW(tuned, one.rate, one.decay)
         self.set_rates(0)
+
+    def _check_needs(self) -> None:
+        given = {"last": self.last_shared, "shared": self.shared, "features": self._common_features}
+        for need in self.balancing.needs:
+            if not given[need]():
+                method, sharing = (type(p).__module__.rpartition(".")[2] for p in (self.balancing, self.model))
+                raise ValueError(
+                    f"`{method}` needs {NEEDS[need]}, and `{sharing}` has none here. "
+                    "Choose another sharing, as hard, or another balancing, as uncertainty."
+                )
+
+    @torch.no_grad()
+    def _common_features(self) -> list[Tensor]:
+        """The features that several tasks read."""
+        inputs = self._inputs[:2].to(next(self.model.parameters()).device)
+        features = self.model.eval()(inputs.unsqueeze(0)).features
+        self.model.train()
+        return [one for one in features if sum(one is other for other in features) > 1]
+
+    def labelled(self, batch: Batch) -> Batch:
+        """The batch without the labels of tasks that train no more."""
+        active = self.balancing.active()
+        if active is None:
+            return batch
+        active = active.view_as(batch.present)
+        return replace(batch, weight=batch.weight * active.unsqueeze(1), present=batch.present & active)
 
     def shared(self) -> list[nn.Parameter]:
         """The parameters that serve several tasks, where the balancing asks for them."""
@@ -106,7 +149,7 @@ class Network(nn.Module):
 
     def restart(self, phase: int) -> None:
         """Begins a phase: an optimiser as new, for the network as it is now."""
-        found, self._several = self._reach() if self._sparse else {}, None
+        found, self._several = self._reach() if self.sparse else {}, None
         reach = [found.get(name) for name, _ in self.model.named_parameters()]
         others = (*self.balancing.parameters(), *self.penalties.parameters())
         kept = [self.optimizer.reach(len(reach) + i) for i in range(len(others))]
