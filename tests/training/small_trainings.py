@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 import kinfolk.balancing
 import kinfolk.sharing
+from kinfolk.balancing import Fixed
 from kinfolk.balancing.base import Balancing
 from kinfolk.data.losses import alike
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.replicas import own
+from kinfolk.sharing import Hard
 from kinfolk.sharing.base import Sharing
 from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.schedule import Schedule
@@ -56,6 +58,13 @@ TRUNKS: dict[str, Callable[[], Trunk]] = {
     "batch norm": lambda: Mlp(8, norm="batch", activation="relu"),
     "from modules": lambda: FromModules(users_own()),
 }
+
+
+# Every sharing over every trunk, and every balancing on one: all combinations would be thousands.
+COMBINATIONS = [
+    *((sharing, Fixed, trunk) for sharing in SHARINGS for trunk in TRUNKS),
+    *((Hard, balancing, "dropout, layer norm") for balancing in BALANCINGS if balancing is not Fixed),
+]
 
 
 def mixed(missing: float = 0.3, weighted: bool = True, rows: int = ROWS) -> Problem:

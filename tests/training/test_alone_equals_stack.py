@@ -8,10 +8,9 @@ import pytest
 import torch
 from small_trainings import (
     BALANCINGS,
+    COMBINATIONS,
     PATIENT,
     SCHEDULE,
-    SHARINGS,
-    TRUNKS,
     assert_equal_but_for_rounding,
     groups,
     histories,
@@ -28,9 +27,7 @@ from kinfolk.sharing import Hard, Independent
 from kinfolk.training.loop import Replica
 
 
-@pytest.mark.parametrize("trunk", TRUNKS)
-@pytest.mark.parametrize("balancing", BALANCINGS)
-@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize(("sharing", "balancing", "trunk"), COMBINATIONS)
 def test_alone_equals_stack(sharing, balancing, trunk: str) -> None:
     problem = mixed()
     stacks = groups(sharing, problem.tasks)

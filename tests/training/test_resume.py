@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import safetensors.torch
 import torch
-from small_trainings import BALANCINGS, SCHEDULE, SHARINGS, groups, member, mixed, parts, train
+from small_trainings import COMBINATIONS, SCHEDULE, groups, member, mixed, parts, train
 from torch import Tensor
 
 from kinfolk.balancing import Fixed, Uncertainty
@@ -30,9 +30,7 @@ def through_bytes(training: Training) -> dict[str, Tensor]:
     return safetensors.torch.load(safetensors.torch.save(training.state()))
 
 
-@pytest.mark.parametrize("trunk", ["dropout, layer norm", "batch norm", "from modules"])
-@pytest.mark.parametrize("balancing", BALANCINGS)
-@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize(("sharing", "balancing", "trunk"), COMBINATIONS)
 def test_resumed_equals_uninterrupted(sharing, balancing, trunk: str) -> None:
     problem = mixed()
     columns = groups(sharing, problem.tasks)[0]
