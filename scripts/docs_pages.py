@@ -93,7 +93,8 @@ def _catalogue_page(name: str, methods: list[Method]) -> str:
             lines += [_row(parameter) for parameter in method.parameters] + [""]
         if method.reference:
             lines += [f"*Reference.* {' '.join(method.reference.split())}", ""]
-        lines += [f"API: [kinfolk.{name}.{method.name}](../api/{name}.md#kinfolk.{name}.{method.name})", ""]
+        home = method.name if (SOURCE / name / f"{method.name}.py").is_file() else "jacobian"  # made from a library
+        lines += [f"API: [kinfolk.{name}.{home}](../api/{name}.md#kinfolk.{name}.{home})", ""]
     return "\n".join(lines)
 
 

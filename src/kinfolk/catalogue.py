@@ -22,7 +22,11 @@ from kinfolk.terms import Term as Term
 from kinfolk.terms import parse as parse
 from kinfolk.terms import write
 
-BASES = ("base", "stages", "convolution", "looped", "heads", "copies", "description", "grouping", "gramian", "rows")
+BASES = (
+    *("base", "stages", "convolution", "looped"),  # of trunks
+    *("heads", "copies", "description", "grouping"),  # of sharing
+    *("rows", "gramian", "library", "wording", "jacobian"),  # of balancing
+)
 """Files of a catalogue that hold no method."""
 
 

@@ -6,7 +6,11 @@ from kinfolk.balancing.dwa import Dwa as Dwa
 from kinfolk.balancing.evolving import Evolving as Evolving
 from kinfolk.balancing.famo import Famo as Famo
 from kinfolk.balancing.fixed import Fixed as Fixed
+from kinfolk.balancing.gradnorm import GradNorm as GradNorm
+from kinfolk.balancing.jacobian import RULES
 from kinfolk.balancing.nash_mtl import NashMTL as NashMTL
 from kinfolk.balancing.pcgrad import PCGrad as PCGrad
 from kinfolk.balancing.random_weights import RandomWeights as RandomWeights
 from kinfolk.balancing.uncertainty import Uncertainty as Uncertainty
+
+globals().update({rule.__name__: rule for rule in RULES.values()})  # TorchJD's, by their names there
