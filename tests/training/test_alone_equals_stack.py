@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 import torch
 from small_trainings import (
-    BALANCINGS,
     COMBINATIONS,
     PATIENT,
     SCHEDULE,
@@ -21,7 +20,7 @@ from small_trainings import (
     train,
 )
 
-from kinfolk.balancing import Fixed
+from kinfolk.balancing import Fixed, Uncertainty
 from kinfolk.data.problem import Problem
 from kinfolk.sharing import Hard, Independent
 from kinfolk.training.loop import Replica
@@ -44,7 +43,7 @@ def test_others_retire_meanwhile() -> None:
     """What the tests above go through: replicas that end at different times."""
     problem = mixed()
     columns = tuple(range(5))
-    for balancing in BALANCINGS:
+    for balancing in (Fixed, Uncertainty):
         together = train(problem, parts(Hard, balancing), [member(problem, columns, seed) for seed in range(3)])
         lengths = [len(history) for history in histories(together).values()]
         assert len(set(lengths)) > 1, lengths
@@ -67,7 +66,7 @@ def only(problem: Problem, column: int, rows: torch.Tensor) -> Problem:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("balancing", BALANCINGS)
+@pytest.mark.parametrize("balancing", [Fixed, Uncertainty])
 def test_independent_is_training_the_tasks_one_by_one(balancing) -> None:
     problem = mixed()
     for columns in groups(Independent, problem.tasks):
