@@ -6,6 +6,7 @@ from kinfolk.balancing.dwa import Dwa as Dwa
 from kinfolk.balancing.evolving import Evolving as Evolving
 from kinfolk.balancing.famo import Famo as Famo
 from kinfolk.balancing.fixed import Fixed as Fixed
+from kinfolk.balancing.gradient_gate import GradientGate as GradientGate
 from kinfolk.balancing.gradnorm import GradNorm as GradNorm
 from kinfolk.balancing.jacobian import RULES
 from kinfolk.balancing.nash_mtl import NashMTL as NashMTL
