@@ -134,14 +134,28 @@ def _kept(setup: Callable[..., Sharing]) -> Callable[..., Sharing]:
     return keeping
 
 
+DRAWS = 8
+
+
 def reach(model: Sharing, inputs: Tensor) -> dict[str, Tensor]:
     """Which slices of which parameter serve which task: Bool ``[copy, task]`` for each parameter.
 
     NaN is sent back from each task's output: unlike a gradient, it also travels where values are 0. Only a ReLU that
-    rests stops it, so parameters are drawn anew: layers that start at 0 keep none of them at rest.
+    rests stops it, so parameters are drawn anew: layers that start at 0 keep none of them at rest. A layer of few
+    units may still rest as a whole: while a slice serves no task, one looks again with other draws.
     """
+    found = _reached(model, inputs, 0)
+    for draw in range(1, DRAWS):
+        if model.spare or all(bool(one.any(1).all()) for one in found.values()):
+            break
+        again = _reached(model, inputs, draw)
+        found = {name: one | again[name] for name, one in found.items()}
+    return found
+
+
+def _reached(model: Sharing, inputs: Tensor, draw: int) -> dict[str, Tensor]:
     names, parameters = zip(*model.named_parameters(), strict=True)
-    with own("reach", 0):
+    with own("reach", draw):
         drawn = [
             torch.empty_like(p).uniform_(-1, 1).div_(max(1, p[0].numel()) ** 0.25).requires_grad_() for p in parameters
         ]

@@ -88,7 +88,12 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(1, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Float[Tensor, "copy row _"]) -> Float[Tensor, "copy row _"]:
-        """Each copy's own product."""
+        """Each copy's own product.
+
+        With one output, products of many copies take several times as long as the sum that they are.
+        """
+        if self.weight.shape[-1] == 1 and len(x) > 1:
+            return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
 
     def fan(self, x: Float[Tensor, "replica row _"]) -> tuple[Tensor, ...]:
