@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -85,9 +86,17 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything.", rich_help_panel=MACHINE)] = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Processes. Default: one per core.", rich_help_panel=MACHINE)
+        int | None, typer.Option(help="Arms fitted at the same time. Default: one per core.", rich_help_panel=MACHINE)
     ] = None,
     device: Annotated[str, typer.Option(help="Of networks: cpu, cuda, cuda:1 ...", rich_help_panel=MACHINE)] = "cpu",
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            help="How many GPUs, or processes of a CPU, the workers share: one each, or several that train a network "
+            "together where workers are fewer.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time, as 90s, 10m or 2h: the best answer by then.", rich_help_panel=MACHINE)
     ] = None,
@@ -102,13 +111,15 @@ def fit(
     from kinfolk.fitted import Options
 
     repeats, folds = _splits(splits)
+    devices = _devices(devices)
     add = tuple(text.removeprefix("+").strip() for text in arm or () if text.startswith("+"))
     replacing = tuple(text for text in arm or () if not text.startswith("+"))
     options = Options(replacing, add, repeats, folds, inner, settings, seed, device, one_network)
     _run(
         table=table, targets=target, auxiliary=auxiliary or (), ignore=ignore or (), group=group, weight=weight,
         split=split, test=test, errors=_errors(error), missing=missing or (), options=options, out=out,
-        resume=resume, budget=_seconds(budget), processes=_processes(workers),
+        resume=resume, budget=_seconds(budget), devices=devices,
+        processes=_processes(1 if workers is None and devices > 1 and device == "cpu" else workers),
     )  # fmt: skip
 
 
@@ -271,6 +282,17 @@ def _processes(given: int | None) -> int:
     if given is not None and given < 1:
         raise InputError(f"--workers must be at least 1. Got {given}.")
     return given or available_cores()
+
+
+def _devices(given: int | None) -> int:
+    """How many devices: what was asked for, or as many as torchrun has started processes."""
+    if "RANK" not in os.environ or (world := int(os.environ.get("WORLD_SIZE", 1))) == 1:
+        return 1 if given is None else given
+    if int(os.environ.get("LOCAL_WORLD_SIZE", world)) != world:
+        raise InputError(f"The devices must be those of one machine. torchrun started {world} processes on several.")
+    if int(os.environ["RANK"]):
+        raise typer.Exit  # the first one starts processes of its own, watches them, and writes
+    return world if given is None else given
 
 
 def _write(frame: Any, path: Path) -> None:

@@ -7,6 +7,8 @@ averaged by :func:`mean`. In one process both hand their argument through.
 
 from __future__ import annotations
 
+import atexit
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +21,41 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def join(rank: int, size: int, meeting: str, device: str) -> None:
+    """Meets the other processes that train together, once; nothing happens in a process on its own.
+
+    Parameters
+    ----------
+    rank, size
+        Which of how many.
+    meeting
+        The name of a file that all see; the first makes it.
+    device
+        Where this one's tensors are: processes speak through nccl on a GPU, and through gloo otherwise.
+    """
+    if size > 1 and processes() == 1:
+        gpu = device.startswith("cuda")
+        if gpu:
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        dist.init_process_group(backend, init_method=Path(meeting).as_uri(), rank=rank, world_size=size)
+        atexit.register(dist.destroy_process_group)
+
+
+def agree(flag: bool, device: torch.device | str = "cpu") -> bool:
+    """Whether it holds in any process: so all of them stop when the clock of one says so."""
+    return flag if processes() == 1 else bool(_sum(torch.tensor(float(flag), device=device)))
+
+
 def share() -> slice:
     """Which rows of an update are this process's: every n-th."""
     n = processes()
-    return slice(None) if n == 1 else slice(dist.get_rank(), None, n)
+    return slice(None) if n == 1 else slice(rank(), None, n)
 
 
 def total(part: Tensor) -> Tensor:

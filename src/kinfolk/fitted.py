@@ -108,6 +108,7 @@ def fit(
     resume: bool = False,
     budget: float | None = None,
     processes: int = 1,
+    devices: int = 1,
     announce: Callable[[list[str]], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
@@ -139,6 +140,9 @@ def fit(
         Seconds in all, of this call; the model comes first, and what is left judges it.
     processes
         Worker processes; more than one needs ``if __name__ == "__main__":`` in a script.
+    devices
+        How many devices they share: ``cuda:0`` and so on, or processes of a CPU. With at least as many worker processes
+        each has one; with fewer, several devices train each network together, a share of the rows each.
     announce
         Called with what is going to be done, before it is.
     progress
@@ -152,7 +156,9 @@ def fit(
     began = time.time()
     given = Roles(tuple(targets), tuple(auxiliary), tuple(ignore), group, weight, split, dict(errors or {}))
     made = _table(table, given, test, missing)
-    comparing = prepare(made, _plan(made, options or Options()), Path(out or "."))
+    plan = _plan(made, options or Options())
+    _check_devices(plan.device, devices)
+    comparing = replace(prepare(made, plan, Path(out or ".")), devices=devices)
     if out is None:  # only now, so that a mistake leaves nothing behind
         comparing = replace(comparing, path=Path(tempfile.mkdtemp(prefix="kinfolk-")))
     with open_run(comparing.path, resume) as run:
@@ -160,7 +166,7 @@ def fit(
         require_same(run, about)
         if announce is not None:
             announce(announcement(comparing, processes))
-        run.write_json("plan.json", about | {"command": command(), "threads": processes})
+        run.write_json("plan.json", about | {"command": command(), "threads": processes, "devices": devices})
         with _timed(run, began) as seconds:
             left = None if budget is None else budget - (time.time() - began)
             not_tried = compare(comparing, processes=processes, budget=left, progress=progress)
@@ -249,3 +255,16 @@ def _check_device(device: str) -> None:
         raise InputError(
             f"`device` must be one that torch has here, as cpu or cuda. Got '{device}': {first}"
         ) from error
+
+
+def _check_devices(device: str, devices: int) -> None:
+    if devices < 1:
+        raise InputError(f"`devices` must be at least 1. Got {devices}.")
+    if devices == 1 or device == "cpu":
+        return
+    if device != "cuda":
+        raise InputError(f"Several devices are 'cuda', all GPUs from the first, or 'cpu'. Got '{device}'.")
+    import torch
+
+    if devices > (there := torch.cuda.device_count()):
+        raise InputError(f"`devices` must be at most the number of GPUs here, {there}. Got {devices}.")

@@ -28,6 +28,7 @@ from kinfolk.evidence.judging import judge_split, judged
 from kinfolk.evidence.learners import check, learner
 from kinfolk.evidence.plan import Plan
 from kinfolk.exceptions import InputError, WorkerDied
+from kinfolk.processes import place
 from kinfolk.runs import Folder
 
 # Columns where nothing was judged.
@@ -86,7 +87,8 @@ def compare(
     comparing
         From :func:`prepare`.
     processes
-        How many worker processes, of one thread each.
+        How many things are done at the same time, each in a worker process of one thread. Where there are more devices
+        than that, a worker is several processes, a device each, that train its networks together.
     budget
         Seconds in all; None: as long as it takes. Opponents end when they are done.
     progress
@@ -114,7 +116,8 @@ def compare(
         return schedule.done(item)
 
     try:
-        workers.run(partial(_work, comparing), schedule.items(), workers=processes, done=note)
+        team = max(1, comparing.devices // processes)
+        workers.run(partial(_work, comparing), schedule.items(), workers=processes, done=note, team=team)
     except WorkerDied as error:
         raise InputError(
             f"{error} What is finished is kept in {comparing.path}: go on with --resume and --workers 1."
@@ -125,6 +128,8 @@ def compare(
 def _work(comparing: Comparing, item: Item | Judging) -> Item | Judging:
     if isinstance(item, Item):
         fit_arm(comparing, item)
+        return item
+    if place().rank > 0:
         return item
     arms = finished(comparing, comparing.model)
     complete = set(arms) <= set(finished(comparing, item.split))  # what was cut short is not judged beside the others

@@ -29,6 +29,8 @@ def announcement(comparing: Comparing, processes: int) -> list[str]:
     inner = f"{plan.inner} inner folds" if plan.held == plan.inner else f"{plan.held} of {plan.inner} inner folds"
     lines.append(f"Plan: {splits}, {inner}, {plan.settings} settings per arm, seed {plan.seed}")
     workers = "1 worker" if processes == 1 else f"{processes} workers"
+    if comparing.devices > 1:
+        workers += f", {comparing.devices} devices"
     lines.append(f"Estimated time: {spoken(seconds_of(comparing) / processes)} on {workers}")
     return lines + [f"Note: {note}" for note in (*table.warnings, *rare_classes(table, plan.folds))]
 

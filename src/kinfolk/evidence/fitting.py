@@ -17,6 +17,7 @@ from kinfolk.data.tables import Table
 from kinfolk.evidence.jobs import Fits, Job, Learner, Predictor, Rows, Surroundings
 from kinfolk.evidence.learners import average, learner, save
 from kinfolk.evidence.plan import Plan
+from kinfolk.processes import place
 from kinfolk.runs import Folder
 
 
@@ -33,12 +34,15 @@ class Comparing:
         test rows (then the model is that of the only split).
     path
         The run folder.
+    devices
+        How many devices the worker processes share: :func:`device_of` says which is whose.
     """
 
     table: Table
     plan: Plan
     splits: tuple[Split, ...]
     path: Path
+    devices: int = 1
 
     @property
     def model(self) -> int:
@@ -92,28 +96,66 @@ def jobs_of(comparing: Comparing, split: int, rows: Rows, settings: int) -> tupl
     return numbers, jobs
 
 
-def fit_arm(comparing: Comparing, item: Item) -> dict[str, Any]:
+def device_of(comparing: Comparing) -> str:
+    """Where the networks of this process are.
+
+    >>> import types
+    >>> device_of(types.SimpleNamespace(plan=types.SimpleNamespace(device="cuda:1"), devices=1))
+    'cuda:1'
+    """
+    device = comparing.plan.device
+    if comparing.devices == 1 or not device.startswith("cuda"):
+        return device
+    here = place()
+    return f"cuda:{(here.worker * here.size + here.rank) % comparing.devices}"
+
+
+def fit_arm(comparing: Comparing, item: Item) -> None:
     """Fits an arm in a split and writes what it predicts; what is there already is not done again.
 
-    A fit that a deadline ended too early is written too, and goes on when there is time again.
-
-    Returns
-    -------
-    dict
-        What is written as ``result.json``: seconds, parameters, epochs, failures.
+    A fit that a deadline ended too early is written too, and goes on when there is time again. Of several processes
+    that train together all train the networks, and the first one does the rest.
     """
     folder = comparing.folder(item.split, item.arm)
     before = folder.read_json("result.json") if folder.has("result.json") else {"cut": True, "seconds": 0.0}
-    late = item.deadline is not None and time.time() >= item.deadline
+    late = _late(comparing, item)
     if not before["cut"] or (late and folder.has("result.json")):
-        return before
+        return
+    arm, first = learner(comparing.plan.arms[item.arm], comparing.plan), place().rank == 0
+    if not first and arm.role == "opponent":
+        return
     began = time.monotonic()
     encoder, rows, held = encoded(comparing, item.split)
-    arm = learner(comparing.plan.arms[item.arm], comparing.plan)
     numbers, jobs = jobs_of(comparing, item.split, rows, len(arm.settings))
     fits = arm.fit(rows, jobs, _around(comparing, item, folder))
-    trained = time.monotonic()
-    arrays, members = _predictions(arm, fits, jobs, numbers, rows, held, comparing.plan)
+    if first:
+        done = {"seconds": before["seconds"] + time.monotonic() - began, "features": len(encoder.names)}
+        _write(comparing, item, arm, fits, jobs, (numbers, rows, held), done)
+
+
+def _late(comparing: Comparing, item: Item) -> bool:
+    """Whether the deadline has passed; processes that train together meet here, and say the same."""
+    late, here = item.deadline is not None and time.time() >= item.deadline, place()
+    if here.size == 1:
+        return late
+    from kinfolk import distributed
+
+    distributed.join(here.rank, here.size, here.meeting, device_of(comparing))
+    return distributed.agree(late)
+
+
+def _write(
+    comparing: Comparing,
+    item: Item,
+    arm: Learner,
+    fits: Fits,
+    jobs: Sequence[Job],
+    data: tuple[np.ndarray, Rows, np.ndarray],
+    done: dict[str, Any],
+) -> None:
+    """Writes predictions, models and, last of all, ``result.json``."""
+    folder = comparing.folder(item.split, item.arm)
+    arrays, members = _predictions(arm, fits, jobs, *data, comparing.plan)
     if item.split == comparing.model:
         _keep_models(folder, members, comparing.plan)
         if fits.history:
@@ -127,19 +169,16 @@ def fit_arm(comparing: Comparing, item: Item) -> dict[str, Any]:
         "arm": arm.text,
         "role": arm.role,
         "settings": list(arm.settings),
-        "seconds": before["seconds"] + trained - began,
-        "predict_seconds_per_1000_rows": _per_thousand(members, rows, comparing.plan),
+        "predict_seconds_per_1000_rows": _per_thousand(members, data[1], comparing.plan),
         "parameters": next((m[0].parameters for m in members.values()), None),
         "epochs": {str(s): float(np.mean([m.epochs for m in of])) for s, of in members.items()},
         "failed": [f | {"split": folder.path.parent.name} for f in fits.failed],
-        "features": len(encoder.names),
         "tried": sorted(members),
         "cut": fits.cut,
     }
-    folder.write_json("result.json", result)
+    folder.write_json("result.json", result | done)
     if not fits.cut:
         _clean(folder)
-    return result
 
 
 def finished(comparing: Comparing, split: int) -> list[int]:
@@ -150,7 +189,7 @@ def finished(comparing: Comparing, split: int) -> list[int]:
 
 def _around(comparing: Comparing, item: Item, folder: Folder) -> Surroundings:
     left = None if item.deadline is None else time.monotonic() + item.deadline - time.time()
-    return Surroundings(folder, comparing.plan.device, left, comparing.plan.one_network)
+    return Surroundings(folder, device_of(comparing), left, comparing.plan.one_network)
 
 
 def _predictions(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from kinfolk import distributed
 from kinfolk.data.problem import Problem
 from kinfolk.evidence.features import Preparation
 from kinfolk.evidence.jobs import Surroundings, nothing_learned
@@ -192,7 +193,7 @@ def _mean_known(values: np.ndarray) -> np.ndarray:
 
 def _keeper(folder: Folder | None, name: str) -> Callable[[Training], None]:
     """Writes a checkpoint at most every 30 s."""
-    if folder is None:
+    if folder is None or distributed.rank() > 0:
         return lambda training: None
     return partial(_keep, folder, name, [time.monotonic()])
 

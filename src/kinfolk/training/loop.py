@@ -111,7 +111,7 @@ class Training:
             self._epoch()
             if checkpoint is not None and not self.done:
                 checkpoint(self)
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and distributed.agree(time.monotonic() >= deadline, self.problem.inputs.device):
                 return
 
     @property
