@@ -7,8 +7,9 @@
 Networks are an mlp (784 inputs, four ReLU layers of 1024, 600 rows) and a lenet (28 x 28, convolutions of 10 and 20
 channels, 50 dense units, 100 rows) with a linear head of 10 classes per task, on random rows and labels, moved by Adam.
 Contestants take turns, so that what else the machine does hits all of them: a loop in plain torch with
-``sum(losses).backward()``, the same loop with the method in that line ("loop"), the same loop with torchjd, and
-Kinfolk's own network in its training ("training") with the method and with ``fixed``. A ratio is to the plain loop, for
+``sum(losses).backward()``, the same loop with the method in that line ("loop"), the same loop with torchjd, the least
+that one would write by hand for a rule on Gramians ("floor"), and Kinfolk's own network in its training ("training")
+with the method and with ``fixed``. A ratio is to the plain loop, for
 a training to the one with ``fixed``: the median of ratios within turns, with the spread (lowest to highest). A turn is
 ``--every`` updates. One thread, CPU time; ``--threads 2`` is wall time. Memory is the rise of the process's peak when
 the method follows upon the sum, in a process of its own per number.
@@ -40,6 +41,7 @@ from torchjd.autojac import jac_to_grad, mtl_backward
 from kinfolk import replicas
 from kinfolk.balancing import Fixed, Losses
 from kinfolk.balancing.base import Balancing
+from kinfolk.balancing.gramian import Gramian
 from kinfolk.catalogue import CATALOGUES
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
@@ -128,8 +130,9 @@ class Loop:
     def optimizer(self) -> torch.optim.Adam:
         return torch.optim.Adam(self.moved, lr=RATE)
 
-    def losses(self, features: Tensor) -> list[Tensor]:
-        return [F.cross_entropy(head(features), y) for head, y in zip(self.heads, self.labels, strict=True)]
+    def losses(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        read = [features] * len(self.heads) if isinstance(features, Tensor) else features
+        return [F.cross_entropy(head(z), y) for head, z, y in zip(self.heads, read, self.labels, strict=True)]
 
 
 def plain(cell: Cell) -> Update:
@@ -252,6 +255,40 @@ def aggregated_features(loop: Loop, theirs: nn.Module) -> Update:
     return update
 
 
+# ---- floors
+
+
+def floor(cell: Cell) -> Update | None:
+    """The least that one would write by hand for a rule on Gramians: all heads in one pass, then a loop over tasks.
+
+    At parameters the trunk is gone back through once per task; the eigenvalues of the Gramian stand for the rule.
+    """
+    if cell.at not in ("parameters", "features"):
+        return None
+    loop = Loop(cell)
+    shared = list(loop.trunk.parameters())
+
+    def combined(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        wide = [torch.stack([one.flatten() for one in part]) for part in zip(*rows, strict=True)]
+        weights = torch.linalg.eigh(sum(one @ one.T for one in wide)).eigenvalues.softmax(0)
+        return [weights @ one for one in wide]
+
+    def update() -> None:
+        loop.optimizer.zero_grad()
+        features = loop.trunk(loop.inputs)
+        leaves = [features.detach().requires_grad_() for _ in loop.heads]
+        torch.stack(loop.losses(leaves)).sum().backward()
+        if cell.at == "features":
+            features.backward(combined([[leaf.grad] for leaf in leaves])[0].view_as(features))
+        else:
+            back = lambda leaf: torch.autograd.grad(features, shared, leaf.grad, retain_graph=True)  # noqa: E731
+            for parameter, gradient in zip(shared, combined([back(leaf) for leaf in leaves]), strict=True):
+                parameter.grad = gradient.view_as(parameter)
+        loop.optimizer.step()
+
+    return update
+
+
 # ---- Kinfolk's own network
 
 
@@ -267,13 +304,14 @@ def training(cell: Cell, make: Callable[[], Balancing]) -> Update:
     return lambda: one._train(1)
 
 
-FIRST = {"loop": "plain loop", "torchjd": "plain loop", "training": "fixed in training"}
+FIRST = {"loop": "plain loop", "torchjd": "plain loop", "floor": "plain loop", "training": "fixed in training"}
 """The contestants, and what each is compared with."""
 
 MAKE: dict[str, Callable[[Cell], Update | None]] = {
     "plain loop": plain,
     "loop": by_hand,
     "torchjd": torchjd_loop,
+    "floor": floor,
     "fixed in training": lambda cell: training(cell, Fixed),
     "training": lambda cell: training(cell, cell.method),
 }
@@ -418,9 +456,18 @@ def cells(chosen: argparse.Namespace) -> Iterator[Cell]:
 
 
 HEADS = {
-    "time": ["plain ms", "fixed ms", "loop / plain", "torchjd / plain", "training / fixed", "turns", "at most"],
+    "time": [
+        "plain ms",
+        "fixed ms",
+        "loop / plain",
+        "torchjd / plain",
+        "floor / plain",
+        "training / fixed",
+        "turns",
+        "at most",
+    ],
     "solve": ["kinfolk, ms", "torchjd, ms", "at most"],
-    "memory": ["loop, extra MB", "torchjd, extra MB", "training, extra MB"],
+    "memory": ["loop, extra MB", "torchjd, extra MB", "floor, extra MB", "training, extra MB"],
 }
 
 
@@ -441,7 +488,7 @@ def table(chosen: argparse.Namespace) -> Iterator[str]:
     wide = "memory" if chosen.memory else "solve" if chosen.solve else "time"
     yield head(["network", "tasks", "method", *HEADS[wide]])
     for cell in cells(chosen):
-        if wide == "solve" and not hasattr(cell.method(), "weights"):
+        if wide == "solve" and not isinstance(cell.method(), Gramian):
             continue
         try:
             shown = row(cell, wide, chosen)
