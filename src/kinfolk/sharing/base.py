@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -30,10 +30,14 @@ class Outputs:
         One ``[replica, row, size]`` per task: values, or logits.
     features
         What each task's head read, ``[replica, row, feature]``; the same tensor where it is shared.
+    heads
+        The weights ``[replica, feature, size]`` of each task's head, if its output is its features times these, plus
+        a bias; else empty.
     """
 
     tasks: Sequence[Float[Tensor, "replica row _"]]
     features: Sequence[Float[Tensor, "replica row _"]]
+    heads: Sequence[Float[Tensor, "replica _ _"]] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,12 @@ class Sharing(nn.Module):
     def last_shared(self) -> list[nn.Parameter]:
         """The parameters of the last layer that all tasks share; empty where there is none."""
         return []
+
+
+def last_with_parameters(stages: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """The parameters of the last stage that has some."""
+    found = [list(stage.parameters()) for stage in stages]
+    return next((parameters for parameters in reversed(found) if parameters), [])
 
 
 def _kept(setup: Callable[..., Sharing]) -> Callable[..., Sharing]:

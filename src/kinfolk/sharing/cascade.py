@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kinfolk.data.tasks import Task
 from kinfolk.replicas import own
-from kinfolk.sharing.base import Outputs, Sharing
+from kinfolk.sharing.base import Outputs, Sharing, last_with_parameters
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
 
@@ -84,7 +84,7 @@ class Cascade(Sharing):
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage of the trunk that has parameters."""
-        return next((list(s.parameters()) for s in reversed(self.trunk) if any(True for _ in s.parameters())), [])
+        return last_with_parameters(self.trunk)
 
 
 class _Level(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kinfolk.data.tasks import Task
 from kinfolk.replicas import own
-from kinfolk.sharing.base import Outputs, Sharing
+from kinfolk.sharing.base import Outputs, Sharing, last_with_parameters
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
 from kinfolk.trunks.stages import Chain, Each, Linear
@@ -90,7 +90,7 @@ class Conditioned(Sharing):
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage of the trunk that has parameters."""
-        return next((list(s.parameters()) for s in reversed(self.trunk) if any(True for _ in s.parameters())), [])
+        return last_with_parameters(self.trunk)
 
 
 def _reader(tasks: int, hidden: int, features: int) -> Chain:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 from kinfolk.replicas import own, stack
-from kinfolk.sharing.base import Outputs, Sharing
+from kinfolk.sharing.base import Outputs, Sharing, last_with_parameters
 from kinfolk.sharing.copies import Copies
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
@@ -162,7 +162,7 @@ class DSelectK(Sharing):
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage of the experts that has parameters: until they decide, every task sees every expert."""
-        return next((found for s in reversed(self.trunks.stages) if (found := list(s.parameters()))), [])
+        return last_with_parameters(self.trunks.stages)
 
 
 def _common(gates: Tensor, trunks: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kinfolk.data.tasks import Task
 from kinfolk.replicas import own
-from kinfolk.sharing.base import Outputs, Sharing
+from kinfolk.sharing.base import Outputs, Sharing, last_with_parameters
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
 
@@ -71,8 +71,7 @@ class Hard(Sharing):
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage that has parameters, before the first task branches off."""
-        common = list(self.trunk)[: min(self._reads)]
-        return next((list(s.parameters()) for s in reversed(common) if any(True for _ in s.parameters())), [])
+        return last_with_parameters(list(self.trunk)[: min(self._reads)])
 
 
 def _stages_read(branch: Mapping[str, int], tasks: Sequence[Task], stages: int) -> list[int]:

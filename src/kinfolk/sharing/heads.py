@@ -44,10 +44,14 @@ class Heads(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Outputs:
         """One output per task from what each head reads, ``[replica, row, feature]``."""
         outputs: list[Tensor] = [features[0]] * len(features)
+        weights = list(outputs)
         for layer, at in zip(self.layers, self.groups, strict=True):
-            for i, output in zip(at, _read(cast(Linear, layer), [features[i] for i in at]), strict=True):
-                outputs[i] = output
-        return Outputs(outputs, features)
+            slices = cast(Tensor, layer.weight).detach().unflatten(0, (-1, len(at))).unbind(1)
+            for i, output, weight in zip(
+                at, _read(cast(Linear, layer), [features[i] for i in at]), slices, strict=True
+            ):
+                outputs[i], weights[i] = output, weight
+        return Outputs(outputs, features, weights)
 
 
 def _head(size: int, task: Task) -> Linear:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 from kinfolk.replicas import own, stack
-from kinfolk.sharing.base import Outputs, Sharing
+from kinfolk.sharing.base import Outputs, Sharing, last_with_parameters
 from kinfolk.sharing.copies import Copies
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
@@ -99,4 +99,4 @@ class Mmoe(Sharing):
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage of the experts that has parameters: every gate lets every expert through."""
-        return next((found for s in reversed(self.trunks.stages) if (found := list(s.parameters()))), [])
+        return last_with_parameters(self.trunks.stages)

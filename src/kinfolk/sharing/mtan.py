@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 from kinfolk.replicas import own, stack
-from kinfolk.sharing.base import Outputs, Sharing
+from kinfolk.sharing.base import Outputs, Sharing, last_with_parameters
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
 from kinfolk.trunks.stages import BatchNorm, Chain, Each, Pointwise
@@ -129,7 +129,7 @@ class Mtan(Sharing):
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage of the trunk that has parameters."""
-        return next((found for stage in reversed(self.trunk) if (found := list(stage.parameters()))), [])
+        return last_with_parameters(self.trunk)
 
 
 def _relu() -> Each:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 from kinfolk.replicas import own, stack
-from kinfolk.sharing.base import Outputs, Sharing
+from kinfolk.sharing.base import Outputs, Sharing, last_with_parameters
 from kinfolk.sharing.copies import Copies
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
@@ -142,8 +142,7 @@ class Ple(Sharing):
 
     def last_shared(self) -> list[nn.Parameter]:
         """The last stage of the shared experts that has parameters."""
-        stages = [] if self.common is None else reversed(self.common.stages)
-        return next((found for stage in stages if (found := list(stage.parameters()))), [])
+        return [] if self.common is None else last_with_parameters(self.common.stages)
 
 
 def _of_tasks(level: int) -> str:
