@@ -12,6 +12,8 @@ from kinfolk.balancing.jacobian import RULES
 from kinfolk.balancing.nash_mtl import NashMTL as NashMTL
 from kinfolk.balancing.pcgrad import PCGrad as PCGrad
 from kinfolk.balancing.random_weights import RandomWeights as RandomWeights
+from kinfolk.balancing.svd_reweighting import SvdReweighting as SvdReweighting
+from kinfolk.balancing.task_stopping import TaskStopping as TaskStopping
 from kinfolk.balancing.uncertainty import Uncertainty as Uncertainty
 
 globals().update({rule.__name__: rule for rule in RULES.values()})  # TorchJD's, by their names there
