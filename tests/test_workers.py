@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from kinfolk import workers
-from kinfolk.exceptions import InputError
+from kinfolk.exceptions import InputError, WorkerDied
+from kinfolk.processes import Place, place
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
@@ -84,6 +85,21 @@ def die(job: str) -> None:
 
 def nested(x: int) -> list[int]:
     return workers.map(square, [x], workers=1 if x else 2)
+
+
+def where(x: int) -> tuple[int, Place]:
+    return x, place()
+
+
+def second_fails(how: str) -> None:
+    if place().rank == 0:
+        if how == "complain":  # as one does whose partner has gone
+            time.sleep(0.3)
+            raise ConnectionError("closed by peer")
+        time.sleep(60)
+    if how == "raise":
+        raise InputError("`x` must be good.")
+    os._exit(9)
 
 
 class DiesWhenRead:
@@ -247,6 +263,36 @@ def test_an_item_that_kills_its_reader() -> None:
         workers.map(square, [DiesWhenRead()], workers=2)
 
 
+# ---- several processes that do each item together
+
+
+def nothing_more(index: int, result: Any) -> None:
+    return None
+
+
+def test_the_result_is_the_first_process_s() -> None:
+    assert workers.run(where, [5], workers=1, done=nothing_more) == [(5, Place())]
+    found = workers.run(where, [5, 6, 7], workers=1, team=2, done=nothing_more)
+    assert [(x, at.worker, at.rank, at.size) for x, at in found] == [(5, 0, 0, 2), (6, 0, 0, 2), (7, 0, 0, 2)]
+    meetings = {at.meeting for _, at in found}
+    assert len(meetings) == 1
+    assert not Path(meetings.pop()).parent.exists()
+
+
+def test_each_worker_has_a_number() -> None:
+    found = workers.run(where, range(4), workers=2, done=nothing_more)
+    assert {at.worker for _, at in found} == {0, 1}
+
+
+@posix
+@pytest.mark.parametrize("how", ["die", "complain", "raise"])
+def test_a_lone_failure_is_an_error_and_no_hang(how: str) -> None:
+    kind, said = (InputError, "`x` must be good") if how == "raise" else (WorkerDied, "ended with exit code 9, 3 times")
+    with pytest.raises(kind, match=said):
+        workers.run(second_fails, [how], workers=1, team=2, done=nothing_more)
+    assert not multiprocessing.active_children()
+
+
 # ---- scripts
 
 SCRIPT = """
@@ -316,10 +362,11 @@ def test_a_script_without_a_guard_is_told(tmp_path: Path) -> None:
 
 
 @posix
-def test_ctrl_c_ends_all_at_once_and_quietly(tmp_path: Path) -> None:
-    what = """
+@pytest.mark.parametrize("call", ["map(sleep, [60, 60], workers=2)", "run(sleep, [60], workers=1, team=2, done=max)"])
+def test_ctrl_c_ends_all_at_once_and_quietly(tmp_path: Path, call: str) -> None:
+    what = f"""
     try:
-        workers.map(sleep, [60, 60], workers=2)
+        workers.{call}
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
