@@ -35,6 +35,9 @@ class Losses:
         What the heads read, one per task (the same tensor where shared), or one tensor for all.
     outputs
         What the heads gave, one per task; empty in loops that do not tell.
+    heads
+        The weights ``[..., feature, size]`` of linear heads, one per task, if each output is its features times
+        these, plus a bias, and each loss depends on the network through its own output alone; else empty.
     """
 
     value: Float[Tensor, "*replica task"]
@@ -44,6 +47,7 @@ class Losses:
     last: Sequence[nn.Parameter] = ()
     features: Sequence[Tensor] = field(default=())
     outputs: Sequence[Tensor] = field(default=())
+    heads: Sequence[Tensor] = field(default=())
 
     @property
     def seen(self) -> Bool[Tensor, "*replica task"]:
@@ -87,7 +91,7 @@ class Balancing(nn.Module):
         *,
         shared: Iterable[nn.Parameter] = (),
         last: Iterable[nn.Parameter] = (),
-        features: Sequence[Tensor] = (),
+        features: Tensor | Sequence[Tensor] = (),
     ) -> Float[Tensor, "*replica task"]:
         """Fills ``.grad``: the one line that changes in a loop of one's own, where ``sum(losses).backward()`` stood.
 
@@ -112,9 +116,20 @@ class Balancing(nn.Module):
         ValueError
             If the number of losses is not that of tasks, or something that the method needs is not given.
         """
+        return self.gradients(self.checked(losses, shared, last, features))
+
+    def checked(
+        self,
+        losses: Losses | Tensor | Sequence[Tensor],
+        shared: Iterable[nn.Parameter] = (),
+        last: Iterable[nn.Parameter] = (),
+        features: Tensor | Sequence[Tensor] = (),
+    ) -> Losses:
+        """Losses with all that the method needs, from what :meth:`backward` is given."""
         if not isinstance(losses, Losses):
             value = losses if isinstance(losses, Tensor) else torch.stack(list(losses))
-            losses = Losses(value, None, None, tuple(shared), tuple(last), tuple(features))
+            read = [features] * value.shape[-1] if isinstance(features, Tensor) else tuple(features)
+            losses = Losses(value, None, None, tuple(shared), tuple(last), read)
         tasks = getattr(self, "_names", None)
         if tasks is not None and losses.value.shape[-1] != len(tasks):
             raise ValueError(
@@ -123,7 +138,7 @@ class Balancing(nn.Module):
         if lacking := [need for need in self.needs if not getattr(losses, need)]:
             name = type(self).__module__.rpartition(".")[2]
             raise ValueError(f"`{name}` needs {', '.join(lacking)}: give backward(losses, {lacking[0]}=...).")
-        return self.gradients(losses)
+        return losses
 
     def gradients(self, losses: Losses) -> Float[Tensor, "*replica task"]:
         """Fills ``.grad``, the penalty's in the same pass, and returns the weights."""

@@ -230,9 +230,8 @@ class Training:
         value = distributed.total(value)
         if network.sparse:
             network.optimizer.present = batch.present
-        losses = Losses(
-            value, batch.present, None, network.shared(), network.last_shared(), outputs.features, outputs.tasks
-        )
+        shared, last = network.shared(), network.last_shared()
+        losses = Losses(value, batch.present, None, shared, last, outputs.features, outputs.tasks, outputs.heads)
         for penalty in network.penalties:
             extra = penalty(network.model, outputs, value)
             losses.penalty = extra if losses.penalty is None else losses.penalty + extra

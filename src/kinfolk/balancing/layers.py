@@ -1,0 +1,166 @@
+"""Linear layers, found in the graph: their part of a Gramian needs no gradient of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from kinfolk.balancing.rows import Place, graph, inner, reads, wide
+
+LINEAR: dict[str, tuple[str, int, int | None]] = {
+    "AddmmBackward0": ("mat1", 2, 0),
+    "MmBackward0": ("self", 1, None),
+    "BaddbmmBackward0": ("batch1", 2, 0),
+    "BmmBackward0": ("self", 1, None),
+}
+"""A product's name in the graph -> what it keeps its inputs as, and which of its operands are weights and bias."""
+
+PASSING = ("TBackward0", "ToCopyBackward0")  # a transpose of two axes, and a cast
+TOGETHER = 8  # tasks
+MOVED = 75  # operations in the time in which a number of a row is written and read again
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer whose weights serve nothing else.
+
+    Attributes
+    ----------
+    node
+        Its product.
+    weight, bias
+        Positions of its parameters.
+    inputs
+        ``[copy, row, input]``.
+    outputs
+        How many.
+    """
+
+    node: Node
+    weight: int
+    bias: int | None
+    inputs: Tensor
+    outputs: int
+
+    @property
+    def parameters(self) -> list[int]:
+        """Positions of its parameters."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    @property
+    def place(self) -> Place:
+        """At its outputs."""
+        copies, rows, _ = self.inputs.shape
+        return Place(GradientEdge(self.node, 0), copies, rows * self.outputs, wide(self.inputs[:0]).dtype)
+
+    @property
+    def again(self) -> float:
+        """Operations of a pass back through it, down to its weights and inputs."""
+        return 4.0 * self.inputs.numel() * self.outputs
+
+    def saved(self, tasks: int) -> float:
+        """Operations, as measured on a CPU, that are saved where no gradient of the weights is made for each task."""
+        copies, rows, inputs = self.inputs.shape
+        by_row = tasks * inputs * self.outputs * (2 * rows + MOVED)
+        by_output = 2.5 * tasks * rows**2 * self.outputs + 4 * tasks**2 * rows * self.outputs + 2 * rows**2 * inputs
+        return float(copies * (by_row - by_output))
+
+    def gramian(self, gradients: Tensor, lead: int) -> Tensor:
+        """Inner products ``[replica, task, task]`` of the parameters' gradients.
+
+        With inputs A and gradients D at the outputs those of the weights are ``A' D``, and the products of two tasks'
+        ``sum((A A') o (D D'))``, with ``A A' + 1`` where there is a bias.
+
+        Parameters
+        ----------
+        gradients
+            At the outputs, ``[copy, task, row x output]``.
+        lead
+            How many replicas.
+        """
+        copies, tasks, _ = gradients.shape
+        a = wide(self.inputs)
+        alike = a @ a.mT if self.bias is None else a @ a.mT + 1
+        whole = gradients.new_zeros(copies, tasks, tasks)
+        for start in range(0, tasks, TOGETHER):
+            at = slice(start, start + TOGETHER)
+            some = gradients[:, at].unflatten(-1, (-1, self.outputs))
+            moved = alike @ some[0] if copies == 1 else torch.stack([alike @ one for one in some.unbind(1)], 1)
+            whole[:, at, : start + TOGETHER] = inner(
+                moved.view(copies, len(some[0]), -1), gradients[:, : start + TOGETHER]
+            )
+        whole = whole.tril() + whole.tril(-1).mT
+        return whole.unflatten(0, (lead, -1)).sum(1)
+
+
+def linear_layers(
+    readers: Mapping[Node, Sequence[tuple[Node, int]]], shared: Sequence[Tensor], lead: int
+) -> list[Layer]:
+    """The linear layers of the shared parameters whose weights are read once, in the graph that :func:`graph` found.
+
+    Parameters
+    ----------
+    readers
+        The nodes of the graph, and which read them.
+    shared
+        The parameters.
+    lead
+        How many replicas.
+    """
+    at = {read: i for i, p in enumerate(shared) if (read := _read_once(readers, p)) is not None}
+    found = []
+    for (node, place), i in at.items():
+        kept, weight_at, bias_at = LINEAR.get(node.name(), ("", -1, None))
+        if place != weight_at or getattr(node, "_saved_alpha", 1) != 1 or getattr(node, "_saved_beta", 1) != 1:
+            continue
+        a: Tensor = getattr(node, f"_saved_{kept}")
+        if a.ndim == 2 and lead == 1:
+            a = a.unsqueeze(0)
+        if a.ndim != 3 or len(a) % lead or (len(a) != len(shared[i]) and len(a) > 1):
+            continue
+        outputs = shared[i].numel() // (len(a) * a.shape[-1])
+        bias = None if bias_at is None else at.get((node, bias_at))
+        if bias is not None and shared[bias].numel() != len(a) * outputs:
+            bias = None
+        found.append(Layer(node, i, bias, a, outputs))
+    return found
+
+
+def _read_once(readers: Mapping[Node, Sequence[tuple[Node, int]]], parameter: Tensor) -> tuple[Node, int] | None:
+    """What reads a parameter, and as which operand, if one node alone does."""
+    node = get_gradient_edge(parameter).node
+    while len(reading := readers.get(node, ())) == 1:
+        node, place = reading[0]
+        if node.name() not in PASSING:
+            return node, place
+    return None
+
+
+def linear_heads(losses: Sequence[Any], features: Tensor) -> tuple[list[GradientEdge], list[Tensor]] | None:
+    """The products by which tasks read the features, and their weights ``[feature, size]``.
+
+    None unless each task reads them by one product that is its own.
+
+    Parameters
+    ----------
+    losses
+        The tasks' losses, one by one.
+    features
+        ``[row, feature]``.
+    """
+    found: list[Any] = []
+    for loss in losses:
+        reading = reads(graph([loss], stop=(get_gradient_edge(features).node,)), features)
+        if len(reading) != 1:
+            return None
+        node, place = reading[0]
+        linear = node.name() in ("AddmmBackward0", "MmBackward0") and place == LINEAR[node.name()][1] - 1
+        if not linear or getattr(node, "_saved_alpha", 1) != 1 or node in found:
+            return None
+        found.append(node)
+    return [GradientEdge(node, 0) for node in found], [node._saved_mat2 for node in found]
