@@ -123,11 +123,10 @@ class Evolving(Balancing):
             raise ValueError(f"`epochs` must be at least 2, and be given for linear. Got {self.epochs}.")
         if self.schedule in ("stairs", "abridged_linear") and not 1 <= self.t1 <= last:
             raise ValueError(f"`t1` must be at least 1 and at most `epochs` ({last}). Got {self.t1}.")
-        for name, (start, *end) in self.windows.items():
-            if len(end) != 1 or not 0 <= start < end[0] <= last:
+        for name, window in self.windows.items():
+            if len(window) != 2 or not 0 <= window[0] < window[1] <= last:
                 raise ValueError(
-                    f"`windows` must be [start, end], 0 <= start < end <= `epochs` ({last}). "
-                    f"Got {[start, *end]} for {name!r}."
+                    f"`windows` must be [start, end], 0 <= start < end <= `epochs` ({last}). Got {window} for {name!r}."
                 )
 
     def setup(self, tasks: Sequence[Task]) -> Evolving:
