@@ -118,7 +118,7 @@ def linear_layers(
         kept, weight_at, bias_at = LINEAR.get(node.name(), ("", -1, None))
         if place != weight_at or getattr(node, "_saved_alpha", 1) != 1 or getattr(node, "_saved_beta", 1) != 1:
             continue
-        a: Tensor = getattr(node, f"_saved_{kept}")
+        a: Tensor = getattr(node, f"_saved_{kept}").detach()
         if a.ndim == 2 and lead == 1:
             a = a.unsqueeze(0)
         if a.ndim != 3 or len(a) % lead or (len(a) != len(shared[i]) and len(a) > 1):

@@ -201,7 +201,11 @@ class Passes:
         if value.ndim > 1 or self._x.ndim != 2 or not all(starts) or starts[0][0] is value:
             return None
         found = linear_heads([one for start in starts for one in start], self._x)
-        return None if found is None else FromHeads([self._x] * len(starts), *found, value)
+        if found is None:
+            return None
+        outputs, weights = found
+        more = leaves(graph([value], {edge.node for edge in outputs}))  # heads of several layers
+        return FromHeads([self._x] * len(starts), outputs, weights, value, self._source.own() if more else None)
 
     def _at_features(self) -> list[Tensor]:
         """One gradient per task."""

@@ -157,18 +157,26 @@ class FromHeads(Source):
         One ``[..., feature, size]`` per task.
     value
         The losses; each depends on the network through its own output alone.
+    own
+        Where the passes down to single tasks' parameters start. Default: at the outputs.
     """
 
     def __init__(
-        self, features: Sequence[Tensor], outputs: Sequence[Any], weights: Sequence[Tensor], value: Tensor
+        self,
+        features: Sequence[Tensor],
+        outputs: Sequence[Any],
+        weights: Sequence[Tensor],
+        value: Tensor,
+        own: Seeds | None = None,
     ) -> None:
-        self._features, self._outputs, self._weights = features, outputs, weights
+        self._features, self._weights = features, [weight.detach() for weight in weights]
         found = torch.autograd.grad(value, outputs, torch.ones_like(value), retain_graph=True, allow_unused=True)
         self.unread = [i for i, one in enumerate(found) if one is None]
         self._at = [
             x.new_zeros(*x.shape[:-1], w.shape[-1]) if one is None else one
             for x, w, one in zip(features, weights, found, strict=True)
         ]
+        self._own = (list(outputs), list(self._at)) if own is None else own
 
     def of(self, task: int) -> Seeds:
         """What it reads."""
@@ -191,8 +199,8 @@ class FromHeads(Source):
         return at @ torch.cat([wide(self._weights[i]) for i in tasks], -1).mT
 
     def own(self) -> Seeds:
-        """All outputs."""
-        return list(self._outputs), list(self._at)
+        """All outputs, or what was given."""
+        return self._own
 
     def gramian(self) -> Tensor:
         """Of the tasks' gradients at features that all read: ``sum((P' P) o (W' W))`` over each two tasks' outputs."""
