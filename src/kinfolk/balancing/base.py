@@ -64,7 +64,9 @@ class Optimizer(Protocol):
 
 
 class Balancing(nn.Module):
-    """Turns task losses into gradients. A method overrides one of ``total``, ``gradients`` and ``step``.
+    """Turns task losses into gradients. A method overrides ``total`` or ``gradients``.
+
+    One that makes several passes or steps for an update overrides ``step`` as well.
 
     Hyper-parameters stand in the constructor. State is made by :meth:`setup` for one replica, leads with the
     task axis and is read as ``state.view_as(losses.value)``: it then serves ``[task]`` and ``[replica, task]``.
@@ -128,7 +130,8 @@ class Balancing(nn.Module):
         """Losses with all that the method needs, from what :meth:`backward` is given."""
         if not isinstance(losses, Losses):
             value = losses if isinstance(losses, Tensor) else torch.stack(list(losses))
-            read = [features] * value.shape[-1] if isinstance(features, Tensor) else tuple(features)
+            read = [features] if isinstance(features, Tensor) else list(features)
+            read = read * value.shape[-1] if len(read) == 1 else read
             losses = Losses(value, None, None, tuple(shared), tuple(last), read)
         tasks = getattr(self, "_names", None)
         if tasks is not None and losses.value.shape[-1] != len(tasks):

@@ -56,7 +56,8 @@ class Batch:
     def only(self, tasks: Bool[Tensor, " task"]) -> Batch:
         """The rows that have a label of these tasks, the other tasks absent.
 
-        Replicas that have fewer such rows than others are filled up with rows that weigh nothing.
+        Replicas that have fewer such rows than others are filled up with rows that weigh nothing; a batch norm sees
+        these.
         """
         weight = self.weight * tasks.to(self.weight.device)
         counts = (weight > 0).any(-1)

@@ -219,8 +219,9 @@ class Training:
         for source in self._random:
             source.update.add_(1)
         self.updates += 1
-        weights = weights.detach() * batch.present if network.sparse else weights.detach()
-        return losses.value.detach(), weights, batch.present
+        seen = losses.seen  # not what the batch has: a method may make steps toward some of the tasks alone
+        weights = weights.detach() * seen if network.sparse else weights.detach()
+        return losses.value.detach(), weights, seen
 
     def _losses(self, batch: Batch, tasks: Tensor | None = None) -> Losses:
         network = self.network
