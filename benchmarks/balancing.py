@@ -164,7 +164,7 @@ def by_hand(cell: Cell) -> Update:
         features = loop.trunk(loop.inputs)
         value = torch.stack(loop.losses(features))
         value = value if tasks is None else torch.where(tasks, value, 0)
-        return Losses(value, tasks, None, shared, shared[-2:], [features])
+        return Losses(value, tasks, None, shared, shared[-2:], [features] * cell.tasks)
 
     def update() -> None:
         if type(method).step is not Balancing.step:
@@ -172,7 +172,7 @@ def by_hand(cell: Cell) -> Update:
         else:
             loop.optimizer.zero_grad()
             features = loop.trunk(loop.inputs)
-            given = {"shared": shared, "last": shared[-2:], "features": [features]}
+            given = {"shared": shared, "last": shared[-2:], "features": features}
             needs = method.needs if cell.at != "features" else ("features",)
             method.backward(loop.losses(features), **{need: given[need] for need in needs})
             loop.optimizer.step()
@@ -351,9 +351,8 @@ def ratios(cell: Cell, wanted: Sequence[str], budget: float, clock: Callable[[],
     found = seconds_of(contestants(cell, wanted), cell.every, budget, clock)
     ms = [f"{statistics.median(found[who]) * 1e3:.1f}" if who in found else "" for who in dict.fromkeys(FIRST.values())]
     shown = []
-    for who, first in FIRST.items():
-        both = zip(found.get(who, ()), found.get(first, ()), strict=False)
-        pairs = [a / b for a, b in both]
+    for who, first in (*FIRST.items(), ("training", "plain loop")):
+        pairs = [a / b for a, b in zip(found.get(who, ()), found.get(first, ()), strict=False)]
         shown.append(spread(pairs) if pairs else "")
     return [*ms, *shown, str(len(next(iter(found.values()))))]
 
@@ -463,6 +462,7 @@ HEADS = {
         "torchjd / plain",
         "floor / plain",
         "training / fixed",
+        "training / plain",
         "turns",
         "at most",
     ],
