@@ -98,7 +98,8 @@ def _least(g: Tensor, pull: Tensor, radius: Tensor, on: Tensor) -> Tensor:
         norm = ((w * toward).sum(-1, keepdim=True) + 1e-14).sqrt()
         slope = pull + radius * toward / norm
         gap = (w * z * on).sum(-1, keepdim=True) / count
-        if bool((gap < 1e-11).all() & ((slope + level - z) * on < 1e-9).all()):
+        going = (gap >= 1e-11) | (((slope + level - z) * on).abs().amax(-1, keepdim=True) >= 1e-9)
+        if not bool(going.any()):
             break
         barrier = 0.05 * gap
         along = toward / norm
@@ -110,7 +111,8 @@ def _least(g: Tensor, pull: Tensor, radius: Tensor, on: Tensor) -> Tensor:
         dw = (free - held * rise) * on
         dz = (barrier / w - z - z / w * dw) * on
         length = torch.minimum(_longest(w, dw), _longest(z, dz))
-        w, z, level = w + length * dw, z + length * dz, level + length * rise
+        w, z = torch.where(going, w + length * dw, w), torch.where(going, z + length * dz, z)
+        level = torch.where(going, level + length * rise, level)  # a replica does not depend on others' steps
     return w * on
 
 

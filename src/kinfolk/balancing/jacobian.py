@@ -32,17 +32,17 @@ FAMILIES: dict[str, type[Balancing]] = {"gramian": Gramian, "jacobian": Jacobian
 # ---- a rule of the library, for some of the tasks of a replica
 
 
-def _rule(method: Any, tasks: int) -> Any:
+def _rule(method: Any, tasks: int, dtype: torch.dtype) -> Any:
     """TorchJD's object for so many tasks."""
-    if tasks not in method._rules:
+    if (tasks, dtype) not in method._rules:
         source: Source = method.source
         given: dict[str, Any] = {s.name: getattr(method, s.name) for s in source.settings if not s.vector}
         given |= dict.fromkeys(source.sizes, tasks)
         given |= {s.name: torch.full((tasks,), 1 / tasks) for s in source.settings if s.vector and _required(s)}
-        method._rules[tasks] = getattr(importlib.import_module(source.package), source.title)(**given)
-        if source.stateful and source.kind == "gramian":  # makes state for so many tasks, which is then replaced
-            method._rules[tasks].gramian_weighting(torch.eye(tasks))
-    return method._rules[tasks]
+        rule = method._rules[tasks, dtype] = getattr(importlib.import_module(source.package), source.title)(**given)
+        if source.stateful and source.kind == "gramian":  # makes state of this size and type, which is then replaced
+            rule.gramian_weighting(torch.eye(tasks, dtype=dtype))
+    return method._rules[tasks, dtype]
 
 
 def _required(setting: Setting) -> bool:
@@ -51,7 +51,7 @@ def _required(setting: Setting) -> bool:
 
 def _told(method: Any, replica: int, tasks: Tensor, like: Tensor) -> Any:
     """The rule for these tasks of a replica, told the numbers that belong to each task."""
-    rule = _rule(method, len(tasks))
+    rule = _rule(method, len(tasks), like.dtype)
     for setting in method.source.settings:
         if setting.vector and getattr(method, setting.name) is not None:
             numbers = method.get_buffer(f"{setting.name}_of_task").view(-1, len(method._names))
@@ -108,7 +108,7 @@ def _setup(method: Any, tasks: Sequence[Task]) -> Any:
     for setting in method.source.settings:
         if setting.vector and getattr(method, setting.name) is not None:
             method.register_buffer(f"{setting.name}_of_task", _by_task(method, setting.name, tasks))
-    rule = _rule(method, len(tasks))
+    rule = _rule(method, len(tasks), torch.get_default_dtype())
     for name, parameter in rule.named_parameters():
         method.register_parameter(name, nn.Parameter(parameter.detach().clone()))
     if method.source.stateful and method.source.kind == "gramian":
@@ -227,7 +227,7 @@ def _constructor(source: Source, signature: inspect.Signature, types: dict[str, 
         method._rules, method._remembered = {}, []
         for setting in source.settings:
             _keep(method, setting, own[setting.name])
-        _rule(method, 3)
+        _rule(method, 3, torch.get_default_dtype())  # raises where the library refuses a value
 
     initialise.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
     initialise.__annotations__ = types

@@ -189,4 +189,4 @@ def _paper(node: ast.ClassDef) -> tuple[str, str]:
     """Title and address of the first paper that the docstring links to."""
     text = " ".join((ast.get_docstring(node) or "").split())
     found = re.search(r"`([^`<]+?) <(https?://[^>]+)>`_", text)
-    return (found[1], found[2]) if found else ("", "")
+    return (re.sub(r" \([^)]*\)$", "", found[1]), found[2]) if found else ("", "")

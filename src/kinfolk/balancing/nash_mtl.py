@@ -14,7 +14,7 @@ LONGEST = 60  # Newton steps; about 10 are needed unless gradients cancel each o
 
 
 class NashMTL(Gramian):
-    """Weighs task gradients as the Nash bargaining solution: no task's share can be doubled without halving others'.
+    """The Nash bargaining solution: any other step costs some tasks more, in relative terms, than others gain.
 
     The weights a of the gradients' Gramian G solve ``G a = 1 / a``. The update's squared norm is then the number of
     tasks whatever the losses are, and multiplying a loss by a constant changes nothing but that task's head.
@@ -89,9 +89,10 @@ def bargain(
         factor = torch.linalg.cholesky(cosines + torch.diag_embed(a**-2))
         step = torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1)
         decrement = (slope * step).sum(-1, keepdim=True).clamp(min=0).sqrt()
-        a = a - step / (1 + torch.where(decrement > 0.25, decrement, 0))
-        if bool((decrement < 1e-8).all()):
+        going = decrement >= 1e-8  # a replica does not depend on others' steps
+        if not bool(going.any()):
             break
+        a = torch.where(going, a - step / (1 + torch.where(decrement > 0.25, decrement, 0)), a)
     return torch.where(on, a / norm, 0).to(gramian)
 
 

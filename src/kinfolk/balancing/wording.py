@@ -30,24 +30,25 @@ SUMMARIES = {
     "upgrad": "Projects each task's gradient to the nearest direction in which no task's loss rises; their mean.",
 }
 
-AUTHORS = {
-    "aligned_mtl": "D. Senushkin, N. Patakin, A. Kuznetsov, A. Konushin (2023)",
-    "config": "Q. Liu, M. Chu, N. Thuerey (2024)",
-    "cosmos": "M. Ruchte, J. Grabocka (2021)",
-    "dualproj": "D. Lopez-Paz, M. Ranzato (2017)",
-    "fairgrad": "H. Ban, K. Ji (2024)",
-    "geometric_mean": "S. Chennupati, G. Sistu, S. Yogamani, S. Rawashdeh (2019)",
-    "graddrop": "Z. Chen et al. (2020)",
-    "gradvac": "Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021)",
-    "imtl_g": "L. Liu et al. (2021)",
-    "imtl_l": "L. Liu et al. (2021)",
-    "krum": "P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer (2017)",
-    "mgda": "J.-A. Desideri (2012)",
-    "pbi": "Q. Zhang, H. Li (2007)",
-    "stch": "X. Lin et al. (2024)",
-    "trimmed_mean": "D. Yin, Y. Chen, K. Ramchandran, P. Bartlett (2018)",
-    "upgrad": "P. Quinton, V. Rey (2024)",
+PAPERS = {
+    "aligned_mtl": ("D. Senushkin, N. Patakin, A. Kuznetsov, A. Konushin (2023)", "CVPR. Algorithm 1"),
+    "config": ("Q. Liu, M. Chu, N. Thuerey (2024)", "arXiv 2408.11104. Equation 2"),
+    "cosmos": ("M. Ruchte, J. Grabocka (2021)", "arXiv 2103.13392"),
+    "dualproj": ("D. Lopez-Paz, M. Ranzato (2017)", "NeurIPS"),
+    "fairgrad": ("H. Ban, K. Ji (2024)", "arXiv 2402.15638. Algorithm 1"),
+    "geometric_mean": ("S. Chennupati, G. Sistu, S. Yogamani, S. Rawashdeh (2019)", "CVPR workshops"),
+    "graddrop": ("Z. Chen et al. (2020)", "arXiv 2010.06808. Algorithm 1, lines 10 to 15"),
+    "gradvac": ("Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021)", "ICLR"),
+    "imtl_g": ("L. Liu et al. (2021)", "ICLR"),
+    "imtl_l": ("L. Liu et al. (2021)", "ICLR"),
+    "krum": ("P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer (2017)", "NeurIPS"),
+    "mgda": ("J.-A. Desideri (2012)", "Comptes Rendus Mathematique"),
+    "pbi": ("Q. Zhang, H. Li (2007)", "IEEE Transactions on Evolutionary Computation"),
+    "stch": ("X. Lin et al. (2024)", "arXiv 2402.19078"),
+    "trimmed_mean": ("D. Yin, Y. Chen, K. Ramchandran, P. Bartlett (2018)", "ICML"),
+    "upgrad": ("P. Quinton, V. Rey (2024)", "arXiv 2406.16232"),
 }
+"""Authors and place; for others the library's link."""
 
 NOTES = {
     "fairgrad": "The Gramian is brought to a mean diagonal of 1 first: the solver fails on small ones.",
@@ -129,7 +130,9 @@ def describe(source: Source, parameters: list[str]) -> str:
         told = [f"{name}\n    {_said(source, name)}" for name in parameters]
         blocks.append("\n".join(["Parameters", "----------", *told]))
     if source.paper[0]:
-        cited = ". ".join(text for text in (AUTHORS.get(source.name, ""), *source.paper) if text)
+        title, link = source.paper
+        authors, place = PAPERS.get(source.name, ("", link))
+        cited = ". ".join(text for text in (authors, title, place) if text)
         blocks.append(f"References\n----------\n{cited}")
     return "\n\n".join(blocks)
 
