@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+import kinfolk.balancing
 from kinfolk import distributed
 from kinfolk.balancing import Fixed, Uncertainty
+from kinfolk.balancing.base import Balancing
+from kinfolk.catalogue import CATALOGUES, parse
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.sharing import Hard
@@ -19,12 +25,29 @@ from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.schedule import Schedule
 from kinfolk.trunks import Mlp
 
-ARMS: dict[str, Any] = {
+ARMS: dict[str, Callable[[], Parts]] = {
     "fixed": lambda: Parts(Mlp(8), Hard(), Fixed({"a": 0.3})),
     "uncertainty": lambda: Parts(Mlp(8, norm="layer"), Hard(), Uncertainty()),
     "batch norm": lambda: Parts(Mlp(8, norm="batch"), Hard(), Uncertainty()),
 }
 PER = {"fixed": "expected"}
+EXPORTED = [v for v in vars(kinfolk.balancing).values() if isinstance(v, type) and issubclass(v, Balancing)]
+WRITTEN = (
+    "evolving(schedule=linear, epochs=3, alternate=True)",
+    "mgda(at=features)",
+    "pcgrad(every=2)",
+    "task_stopping(k=1, epsilon=1e-9)",
+    "upgrad(at=features, every=2)",
+    "upgrad(memory=1e-4)",
+)
+BALANCINGS: dict[str, Callable[[], Balancing]] = {
+    **{kind.__name__: kind for kind in EXPORTED},
+    **{text: partial(CATALOGUES["balancing"].make, parse(text)[0]) for text in WRITTEN},
+}
+NORMS = {"no norm": None, "batch norm": "batch"}
+LONG = Schedule(updates=24, every=3, batch=7, patience=6, warmup=2)
+SHORT = Schedule(updates=6, every=2, batch=7, patience=6, warmup=2)
+Computed = dict[str, dict[str, Tensor]]
 
 
 def problem() -> Problem:
@@ -36,24 +59,43 @@ def problem() -> Problem:
         Task("a", "regression"),
         Task("b", "binary", (0, 1)),
         Task("c", "multiclass", (0, 1, 2)),
-        Task("d", "regression"),
+        Task("d", "regression", main=False),
     ]
     return Problem.from_arrays(x, labels, tasks, g.uniform(0.5, 2, 60))
 
 
-def train(arm: str) -> dict[str, Tensor]:
-    """The final state of two replicas, one of which retires early; batches of 7, so shares are unequal."""
+def start(make: Callable[[], Parts], schedule: Schedule, per: str = "batch") -> Training:
+    """Two replicas, one of which may retire early; batches of 7, so shares are unequal."""
     rows = [torch.arange(40), torch.arange(5, 45)]
     members = [Replica(r, torch.arange(45, 60), (0, 1, 2, 3), s, (0.2, 0.01)[s], 0.1) for s, r in enumerate(rows)]
-    schedule = Schedule(updates=24, every=3, batch=7, patience=6, warmup=2)
-    training = Training(problem(), ARMS[arm], members, schedule, PER.get(arm, "batch"))
+    return Training(problem(), make, members, schedule, per)
+
+
+def train(make: Callable[[], Parts], schedule: Schedule, per: str = "batch") -> dict[str, Tensor]:
+    """The final state."""
+    training = start(make, schedule, per)
     training.run()
+    return training.state()
+
+
+def balanced(name: str, norm: str) -> dict[str, Tensor] | str:
+    """The final state of a method with its defaults, or what it raised."""
+    try:
+        return train(lambda: Parts(Mlp(8, norm=NORMS[norm]), Hard(), BALANCINGS[name]()), SHORT)
+    except Exception as error:  # the other methods are tried all the same
+        return f"{type(error).__name__}: {error}"
+
+
+def cut() -> dict[str, Tensor]:
+    """The state of a training whose time is over for one of the processes."""
+    training = start(ARMS["fixed"], LONG)
+    training.run(deadline=time.monotonic() + (1000.0 if distributed.rank() else 0.0))
     return training.state()
 
 
 def sums() -> dict[str, Tensor]:
     """Of a view that is not contiguous, and the gradient of a sum that normalises rows which differ by process."""
-    rank = dist.get_rank() if distributed.processes() > 1 else 0
+    rank = distributed.rank()
     rows = torch.arange(12.0).view(6, 2)[distributed.share()]
     weight = torch.ones(2, requires_grad=True)
     x = rows * weight
@@ -64,14 +106,18 @@ def sums() -> dict[str, Tensor]:
     return {"loss": loss.detach(), "gradient": distributed.mean(gradient), "view": distributed.total(view)}
 
 
-def compute() -> dict[str, dict[str, Tensor]]:
+def compute() -> tuple[Computed, dict[str, dict[str, Tensor] | str]]:
+    """What is known to work, and what every method gives."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    return {"sums": sums()} | {arm: train(arm) for arm in ARMS}
+    arms = {arm: train(make, LONG, PER.get(arm, "batch")) for arm, make in ARMS.items()}
+    methods = {f"{name}, {norm}": balanced(name, norm) for name in BALANCINGS for norm in NORMS}
+    return {"sums": sums(), "cut": cut()} | arms, methods
 
 
 def process(rank: int, folder: str) -> None:
     """One of two processes: writes what it computed."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    place, soon = f"file://{folder}/meeting", timedelta(seconds=120)
+    dist.init_process_group("gloo", init_method=place, rank=rank, world_size=2, timeout=soon)
     torch.save(compute(), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -212,8 +212,6 @@ class Training:
         network = self.network
         batch = self.problem.batch(network.rows(), None if self._all_columns else network.columns, per=self.per)
         batch = network.labelled(batch)
-        if distributed.processes() > 1:
-            batch = batch.part(distributed.share())
         network.optimizer.factor = self.schedule.factor(self._in_phase)
         losses, weights = network.balancing.step(partial(self._losses, batch), network.optimizer)
         for source in self._random:
@@ -226,6 +224,8 @@ class Training:
     def _losses(self, batch: Batch, tasks: Tensor | None = None) -> Losses:
         network = self.network
         batch = batch if tasks is None else batch.only(tasks)
+        if distributed.processes() > 1:
+            batch = batch.part(distributed.share())
         outputs = network.model(batch.inputs, batch.preference)
         value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
         value = distributed.total(value)
