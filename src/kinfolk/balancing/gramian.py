@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kinfolk.balancing.base import Balancing, Losses
-from kinfolk.balancing.passes import Passes
+from kinfolk.balancing.passes import Passes, sum_of
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 
@@ -65,7 +65,7 @@ class Gramian(Balancing):
         self.at, self.every, self.reduction, self.memory = at, every, reduction, float(memory)
         if at == "features":
             self.needs = ("features",)
-        self._held = Held()
+        self._gathered = Gathered()
 
     @abstractmethod
     def weights(
@@ -157,15 +157,15 @@ class Gramian(Balancing):
         """
         if self.at == "features":
             raise ValueError("`at` must be parameters where small batches are gathered: features belong to one batch.")
-        self._held.add(self.checked(losses, shared=shared), self._names, self.memory)
+        self._gathered.add(self.checked(losses, shared=shared), self._names, self.memory)
 
     def release(self) -> Float[Tensor, "*replica task"]:
         """Fills ``.grad`` of the shared parameters from all that was gathered, and returns the weights."""
-        jacobian, passes, shape = self._held.taken()
+        jacobian, passes, shape = self._gathered.taken()
         with torch.autocast(jacobian.device.type, enabled=False):
             self._learn(jacobian @ jacobian.mT, passes.present)
             weights = torch.where(passes.present, self.kept.view_as(passes.present), 0)
-            passes.put_sum(weights, jacobian)
+            passes.put(sum_of(jacobian, weights))
         return weights.view(shape)
 
 
@@ -180,7 +180,7 @@ class Jacobian(Balancing):
 
     def __init__(self) -> None:
         super().__init__()
-        self._held = Held()
+        self._gathered = Gathered()
 
     @abstractmethod
     def combine(
@@ -212,15 +212,15 @@ class Jacobian(Balancing):
         losses, shared
             As in :meth:`backward`; each loss is divided by what the whole batch has of it.
         """
-        self._held.add(self.checked(losses, shared=shared), self._names)
+        self._gathered.add(self.checked(losses, shared=shared), self._names)
 
     def release(self) -> Float[Tensor, "*replica task"]:
         """Fills ``.grad`` of the shared parameters from all that was gathered, and returns the nearest weights."""
-        jacobian, passes, shape = self._held.taken()
+        jacobian, passes, shape = self._gathered.taken()
         return self._put(passes, jacobian).view(shape)
 
 
-class Held:
+class Gathered:
     """The gradients of tasks in the small batches of one update."""
 
     def __init__(self) -> None:

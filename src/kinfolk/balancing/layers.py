@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,9 @@ LINEAR: dict[str, tuple[str, int, int | None]] = {
 }
 """A product's name in the graph -> what it keeps its inputs as, and which of its operands are weights and bias."""
 
-PASSING = ("TBackward0", "ToCopyBackward0")  # a transpose of two axes, and a cast
+TURNED = "TBackward0"
 TOGETHER = 8  # tasks
-MOVED = 75  # operations in the time in which a number of a row is written and read again
+MOVED = 75.0  # operations in the time in which a number of a row is written and read again
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Layer:
         ``[copy, row, input]``.
     outputs
         How many.
+    turned
+        The weight is kept as ``[output, input]``.
     """
 
     node: Node
@@ -46,6 +48,7 @@ class Layer:
     bias: int | None
     inputs: Tensor
     outputs: int
+    turned: bool
 
     @property
     def parameters(self) -> list[int]:
@@ -58,17 +61,35 @@ class Layer:
         copies, rows, _ = self.inputs.shape
         return Place(GradientEdge(self.node, 0), copies, rows * self.outputs, wide(self.inputs[:0]).dtype)
 
-    @property
-    def again(self) -> float:
-        """Operations of a pass back through it, down to its weights and inputs."""
-        return 4.0 * self.inputs.numel() * self.outputs
-
     def saved(self, tasks: int) -> float:
         """Operations, as measured on a CPU, that are saved where no gradient of the weights is made for each task."""
         copies, rows, inputs = self.inputs.shape
         by_row = tasks * inputs * self.outputs * (2 * rows + MOVED)
-        by_output = 2.5 * tasks * rows**2 * self.outputs + 4 * tasks**2 * rows * self.outputs + 2 * rows**2 * inputs
-        return float(copies * (by_row - by_output))
+        by_output = tasks * rows * self.outputs * (2.3 * rows + 4 * tasks + MOVED)
+        once = 2 * rows * inputs * (rows + self.outputs)
+        return copies * (by_row - by_output - once)
+
+    @property
+    def smaller(self) -> bool:
+        """Fewer numbers at its outputs than weights."""
+        return self.inputs.shape[1] < self.inputs.shape[2]
+
+    def sums(self, gradients: Tensor, weights: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The parameters, by position, with the weighted sums of the tasks' gradients.
+
+        Parameters
+        ----------
+        gradients
+            At the outputs, ``[copy, task, row x output]``.
+        weights
+            ``[replica, task]``.
+        """
+        of_copy = weights.to(gradients.dtype).repeat_interleave(len(gradients) // len(weights), 0)
+        whole = (of_copy.unsqueeze(1) @ gradients).view(len(gradients), -1, self.outputs)
+        a = wide(self.inputs)
+        yield self.weight, whole.mT @ a if self.turned else a.mT @ whole
+        if self.bias is not None:
+            yield self.bias, whole.sum(1)
 
     def gramian(self, gradients: Tensor, lead: int) -> Tensor:
         """Inner products ``[replica, task, task]`` of the parameters' gradients.
@@ -112,9 +133,10 @@ def linear_layers(
     lead
         How many replicas.
     """
-    at = {read: i for i, p in enumerate(shared) if (read := _read_once(readers, p)) is not None}
+    read = [(_read_once(readers, p), i) for i, p in enumerate(shared)]
+    at = {one[:2]: (i, one[2]) for one, i in read if one is not None}
     found = []
-    for (node, place), i in at.items():
+    for (node, place), (i, turned) in at.items():
         kept, weight_at, bias_at = LINEAR.get(node.name(), ("", -1, None))
         if place != weight_at or getattr(node, "_saved_alpha", 1) != 1 or getattr(node, "_saved_beta", 1) != 1:
             continue
@@ -124,20 +146,21 @@ def linear_layers(
         if a.ndim != 3 or len(a) % lead or (len(a) != len(shared[i]) and len(a) > 1):
             continue
         outputs = shared[i].numel() // (len(a) * a.shape[-1])
-        bias = None if bias_at is None else at.get((node, bias_at))
+        bias = None if bias_at is None else at.get((node, bias_at), (None, False))[0]
         if bias is not None and shared[bias].numel() != len(a) * outputs:
             bias = None
-        found.append(Layer(node, i, bias, a, outputs))
+        found.append(Layer(node, i, bias, a, outputs, turned))
     return found
 
 
-def _read_once(readers: Mapping[Node, Sequence[tuple[Node, int]]], parameter: Tensor) -> tuple[Node, int] | None:
-    """What reads a parameter, and as which operand, if one node alone does."""
-    node = get_gradient_edge(parameter).node
+def _read_once(readers: Mapping[Node, Sequence[tuple[Node, int]]], parameter: Tensor) -> tuple[Node, int, bool] | None:
+    """What reads a parameter, as which operand, and whether as its transpose, if one node alone does."""
+    node, turned = get_gradient_edge(parameter).node, False
     while len(reading := readers.get(node, ())) == 1:
         node, place = reading[0]
-        if node.name() not in PASSING:
-            return node, place
+        if node.name() != TURNED:
+            return node, place, turned
+        turned = not turned
     return None
 
 

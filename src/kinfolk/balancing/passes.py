@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ from kinfolk.balancing.rows import (
     inner_of,
     leaves,
     reads,
-    wide,
     without,
 )
 
@@ -51,8 +50,6 @@ class Passes:
     ----------
     present
         Bool ``[replica, task]``.
-    jacobian
-        ``[replica, task, number]`` of the shared parameters side by side, once found; None where it is not held.
     """
 
     def __init__(self, losses: Losses, names: Sequence[str]) -> None:
@@ -60,7 +57,7 @@ class Passes:
         tasks = losses.value.shape[-1]
         self.present = losses.seen.view(-1, tasks)
         self.lead = len(self.present)
-        self.jacobian: Tensor | None = None
+        self._held: Held | None = None
         self._there: list[bool] = self.present.any(0).tolist()
         self._shared: list[Tensor] = []
         self._own: list[Tensor] = []
@@ -86,40 +83,35 @@ class Passes:
     def gramian(self, memory: float) -> Tensor:
         """Inner products ``[replica, task, task]`` of the tasks' gradients.
 
-        They are made in groups of parameters that fit ``memory`` MiB; held where one group is all. Linear layers with
-        fewer rows than inputs are done from the gradients at their outputs where that saves time or is all that fits.
+        They are made in groups of parameters that fit ``memory`` MiB, and held where one group is all. Linear layers
+        are done from the gradients at their outputs where that saves time, or memory that is lacking.
         """
         limit = memory * MIB
         layers = self._layers(limit)
         by_layer = {i for layer in layers for i in layer.parameters}
-        rest = [Place.of(p, self.lead) for i, p in enumerate(self._shared) if i not in by_layer]
-        groups = list(self._groups([layer.place for layer in layers] + rest, limit))
+        rest = [i for i in range(len(self._shared)) if i not in by_layer]
+        groups = list(self._groups([*layers, *rest], limit))
         whole = torch.zeros((), device=self.present.device)
         reached = [False] * len(self._there)
         for group in groups:
-            some = [layer for layer in layers if any(layer.node is _node(place) for place in group)]
-            part, depends = self._gramian_of(some, [place for place in group if _node(place) is None])
+            part, depends = self._gramian_of(group, hold=len(groups) == 1)
             whole, reached = whole + part, [a or b for a, b in zip(reached, depends, strict=True)]
-            if len(groups) > 1:
-                self.jacobian = None
         self._require(reached, "the shared parameters")
-        if layers:
-            self.jacobian = None
         return whole
 
     def _layers(self, limit: float) -> list[Layer]:
         if distributed.processes() > 1:
             return []
-        tasks = len(self._there)
         found = linear_layers(self._readers, self._shared, self.lead)
-        useful = [layer for layer in found if layer.saved(tasks) > 0]
-        rows = tasks * sum(p.numel() * wide(p[:0]).itemsize for p in self._shared)
-        pays = sum(layer.saved(tasks) for layer in useful) > sum(layer.again for layer in found)
-        return useful if pays or rows > limit else []
+        scarce = self._bytes(range(len(self._shared))) > limit
+        return [layer for layer in found if layer.saved(len(self._there)) > 0 or (scarce and layer.smaller)]
 
-    def _groups(self, places: Sequence[Place], limit: float) -> Iterator[list[Place]]:
+    def _place(self, at: Layer | int) -> Place:
+        return at.place if isinstance(at, Layer) else Place.of(self._shared[at], self.lead)
+
+    def _groups(self, places: Sequence[Layer | int], limit: float) -> Iterator[list[Layer | int]]:
         """Places in their order, as many at a time as may be held."""
-        group: list[Place] = []
+        group: list[Layer | int] = []
         for place in places:
             if group and self._bytes([*group, place]) > limit:
                 yield group
@@ -127,23 +119,26 @@ class Passes:
             group.append(place)
         yield group
 
-    def _bytes(self, places: Sequence[Place]) -> int:
+    def _bytes(self, at: Iterable[Layer | int]) -> int:
+        places = map(self._place, at)
         return len(self._there) * sum(place.copies * place.size * place.dtype.itemsize for place in places)
 
-    def _gramian_of(self, layers: Sequence[Layer], places: Sequence[Place]) -> tuple[Tensor, list[bool]]:
-        tasks, device = len(self._there), self.present.device
-        at = [layer.place for layer in layers]
-        into = [empty([place], tasks, device) for place in at]
+    def _gramian_of(self, group: Sequence[Layer | int], hold: bool) -> tuple[Tensor, list[bool]]:
+        """The part of some layers and parameters, by position; and whether a task's loss depends on any of them."""
+        layers = [at for at in group if isinstance(at, Layer)]
+        numbers = [at for at in group if not isinstance(at, Layer)]
+        places = [self._place(at) for at in numbers]
+        held = Held(layers, numbers, [empty([layer.place], len(self._there), self.present.device) for layer in layers])
+        into = list(held.at_outputs)
         if places:
-            self.jacobian = empty(places, tasks, device)
-            into += columns(self.jacobian, places)
-        reached = fill(self._source, [*at, *places], into, self._there)
-        parts = []
-        if places and self.jacobian is not None:
-            self.jacobian = distributed.mean(self.jacobian)
-            parts.append(inner(self.jacobian))
-        del into[len(layers) :]
-        parts += [layer.gramian(into.pop(), self.lead) for layer in reversed(layers)]
+            held.jacobian = empty(places, len(self._there), self.present.device)
+            into += columns(held.jacobian, places)
+        reached = fill(self._source, [*(layer.place for layer in layers), *places], into, self._there)
+        parts = [layer.gramian(one, self.lead) for layer, one in zip(layers, held.at_outputs, strict=True)]
+        if held.jacobian is not None:
+            held.jacobian = distributed.mean(held.jacobian)
+            parts.append(inner(held.jacobian))
+        self._held = held if hold else None
         return torch.stack(parts).sum(0), reached
 
     def rows(self) -> Tensor:
@@ -151,13 +146,12 @@ class Passes:
         places = [Place.of(p, self.lead) for p in self._shared]
         whole = empty(places, len(self._there), self.present.device)
         self._require(fill(self._source, places, columns(whole, places), self._there), "the shared parameters")
-        self.jacobian = distributed.mean(whole)
-        return self.jacobian
+        return distributed.mean(whole)
 
     @property
     def size(self) -> float:
         """MiB that the Jacobian takes."""
-        return self._bytes([Place.of(p, self.lead) for p in self._shared]) / MIB
+        return self._bytes(range(len(self._shared))) / MIB
 
     # ---- at the features
 
@@ -226,22 +220,22 @@ class Passes:
 
     def finish(self, weights: Tensor) -> None:
         """Fills ``.grad``: ``weights`` are ``[replica, task]``."""
-        if self.jacobian is None:
-            seeds = self._source.weighted(weights)
-        else:
-            self.put_sum(weights, self.jacobian)
-            seeds = None
-        self.finish_others(seeds)
+        if self._held is None:
+            self.finish_others(self._source.weighted(weights))
+            return
+        for layer, at_outputs in zip(self._held.layers, self._held.at_outputs, strict=True):
+            for i, gradient in layer.sums(at_outputs, weights):
+                _add(self._shared[i], gradient)
+        if self._held.jacobian is not None:
+            self.put(sum_of(self._held.jacobian, weights), self._held.numbers)
+        self._held = None
+        self.finish_others()
 
-    def put_sum(self, weights: Tensor, jacobian: Tensor) -> None:
-        """Adds the weighted sum of the tasks' gradients to those of the shared parameters."""
-        self.put((weights.to(jacobian.dtype).unsqueeze(1) @ jacobian).squeeze(1))
-
-    def put(self, update: Tensor) -> None:
-        """Adds ``[replica, number]`` to the gradients of the shared parameters."""
-        for p, part in zip(self._shared, update.split([p.numel() // self.lead for p in self._shared], 1), strict=True):
-            part = part.reshape(p.shape).to(p.dtype)
-            p.grad = part.clone() if p.grad is None else p.grad.add_(part)
+    def put(self, update: Tensor, to: Sequence[int] | None = None) -> None:
+        """Adds ``[replica, number]`` to the gradients of the shared parameters, or of those at some positions."""
+        parameters = self._shared if to is None else [self._shared[i] for i in to]
+        for p, part in zip(parameters, update.split([p.numel() // self.lead for p in parameters], 1), strict=True):
+            _add(p, part)
 
     def finish_others(self, seeds: Seeds | None = None) -> None:
         """The gradients of parameters that serve single tasks, the penalty's, and what seeds send to shared ones."""
@@ -273,9 +267,34 @@ class Passes:
                 )
 
 
-def _node(place: Place) -> Any:
-    """The node of a place that is no parameter."""
-    return getattr(place.at, "node", None)
+@dataclass
+class Held:
+    """The tasks' gradients where all of them fit: their weighted sum then needs no further pass.
+
+    Attributes
+    ----------
+    layers, numbers
+        Linear layers, and positions of the other parameters.
+    at_outputs
+        The gradients at the layers' outputs, ``[copy, task, row x output]``.
+    jacobian
+        Those of the other parameters, ``[replica, task, number]``.
+    """
+
+    layers: Sequence[Layer]
+    numbers: Sequence[int]
+    at_outputs: Sequence[Tensor]
+    jacobian: Tensor | None = None
+
+
+def sum_of(jacobian: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of the tasks' gradients, ``[replica, number]``."""
+    return (weights.to(jacobian.dtype).unsqueeze(1) @ jacobian).squeeze(1)
+
+
+def _add(parameter: Tensor, gradient: Tensor) -> None:
+    gradient = gradient.reshape(parameter.shape).to(parameter.dtype)
+    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
 def _common(features: Sequence[Tensor], names: Sequence[str]) -> Tensor:
