@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kinfolk import distributed, replicas
 from kinfolk.balancing.base import Balancing, Losses
+from kinfolk.balancing.norms import Norms
 from kinfolk.data.tasks import Task
 
 INITIAL = ("measured", "theoretical")
@@ -121,20 +121,19 @@ class GradNorm(Balancing):
         """The norms of the present tasks' gradients, without their weights."""
         value, seen = losses.value, losses.seen
         norm, tasks = self.norm.view_as(value), len(self._names)
+        norms = Norms(losses)
         for t in seen.reshape(-1, tasks).any(0).nonzero().flatten().tolist():
             if not bool((value[..., t] >= 0).all()):
                 raise ValueError(
                     "Losses must not be negative: `gradnorm` reads from their ratios how fast tasks train. "
                     f"Got {float(value[..., t].detach().min())} for '{self._names[t]}'."
                 )
-            parts = torch.autograd.grad(value[..., t].sum(), list(losses.last), retain_graph=True, allow_unused=True)
-            known = [distributed.mean(part) for part in parts if part is not None]
-            if not known:
+            found = norms.of(t)
+            if found is None:
                 raise ValueError(
                     f"Every loss must depend on the last shared layer. That of '{self._names[t]}' does not."
                 )
-            found = replicas.per_replica(known, *value.shape[:-1]).norm(dim=-1)
-            norm[..., t] = torch.where(seen[..., t], found, norm[..., t])
+            norm[..., t] = torch.where(seen[..., t], found.view_as(seen[..., t]), norm[..., t])
 
     @torch.no_grad()
     def _move(self, value: Tensor, seen: Tensor) -> None:
