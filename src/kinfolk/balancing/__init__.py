@@ -1,5 +1,7 @@
 """Balancing: from task losses to one update."""
 
+from typing import TYPE_CHECKING, Any
+
 from kinfolk.balancing.base import Losses as Losses
 from kinfolk.balancing.cagrad import CAGrad as CAGrad
 from kinfolk.balancing.dwa import Dwa as Dwa
@@ -17,3 +19,7 @@ from kinfolk.balancing.task_stopping import TaskStopping as TaskStopping
 from kinfolk.balancing.uncertainty import Uncertainty as Uncertainty
 
 globals().update({rule.__name__: rule for rule in RULES.values()})  # TorchJD's, by their names there
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # the same, for type checkers

@@ -41,7 +41,8 @@ def _rule(method: Any, tasks: int, dtype: torch.dtype) -> Any:
         given |= {s.name: torch.full((tasks,), 1 / tasks) for s in source.settings if s.vector and _required(s)}
         rule = method._rules[tasks, dtype] = getattr(importlib.import_module(source.package), source.title)(**given)
         if source.stateful and source.kind == "gramian":  # makes state of this size and type, which is then replaced
-            rule.gramian_weighting(torch.eye(tasks, dtype=dtype))
+            with torch.random.fork_rng(devices=[]):
+                rule.gramian_weighting(torch.eye(tasks, dtype=dtype))
     return method._rules[tasks, dtype]
 
 
@@ -229,7 +230,7 @@ def _constructor(source: Source, signature: inspect.Signature, types: dict[str, 
             _keep(method, setting, own[setting.name])
         _rule(method, 3, torch.get_default_dtype())  # raises where the library refuses a value
 
-    initialise.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    initialise.__signature__ = signature
     initialise.__annotations__ = types
     return initialise
 
@@ -264,5 +265,7 @@ def _method(source: Source) -> type[Balancing]:
     return type(source.title, (FAMILIES[source.kind],), said)
 
 
-RULES = {source.name: _method(source) for source in read(leave=OWN | SAME.keys()) if not source.left_out()}
+RULES: dict[str, Any] = {
+    source.name: _method(source) for source in read(leave=OWN | SAME.keys()) if not source.left_out()
+}
 """The methods by name."""

@@ -126,12 +126,12 @@ def _exports(package: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _source(package: Path, file: str, titles: list[str]) -> Source:
-    text = (package / f"{file}.py").read_text(encoding="utf-8")
-    tree = ast.parse(text)
+    tree = ast.parse((package / f"{file}.py").read_text(encoding="utf-8"))
     title = next((title for title in titles if not title.endswith("Weighting")), titles[0])
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     bases = [ast.unparse(base).partition("[")[0] for base in classes[title].bases]
     settings, sizes, others = _parameters(classes[title], tree)
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     return Source(
         name=file.lstrip("_"),
         title=title,
@@ -141,8 +141,8 @@ def _source(package: Path, file: str, titles: list[str]) -> Source:
         sizes=sizes,
         others=others,
         stateful="Stateful" in bases,
-        draws=re.search(r"\btorch\.rand\w*\(", text) is not None,
-        logs=re.search(r"\btorch\.log\(", text) is not None,
+        draws=any(name.startswith("torch.rand") for name in called),
+        logs="torch.log" in called,
         outside=_outside(classes[title]),
         paper=_paper(classes[title]),
     )
