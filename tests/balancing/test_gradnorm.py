@@ -138,6 +138,14 @@ def test_replicas_each_have_their_norms() -> None:
     torch.testing.assert_close(method.norm.view(2, 2), factors * math.sqrt(6))
 
 
+def test_a_loss_that_is_not_a_number_hurts_its_replica_alone() -> None:
+    method = replicas.stack([GradNorm().setup(TWO) for _ in range(2)])
+    layer = nn.Parameter(torch.ones(2, 3))
+    value = layer.sum(1, keepdim=True) * torch.tensor([[1.0, 10.0], [torch.nan, 1.0]])
+    method.backward(Losses(value, last=[layer]))
+    assert bool(method.weight[:2].isfinite().all())
+
+
 def test_refuses() -> None:
     with pytest.raises(ValueError, match=r"`alpha` must not be negative and `rate` must be positive. Got -1.0"):
         GradNorm(alpha=-1.0)

@@ -105,9 +105,9 @@ def test_a_stopped_task_keeps_its_head(missing: bool) -> None:
     training = Training(problem, make, members, Schedule(updates=600, every=5, batch=10, patience=9999, warmup=0))
     while not _stopped(training).all():
         training.run(training.updates + 5)
-    before = training.network.model.heads.layers[0].weight.detach().clone()
+    before = training.network.model.get_parameter("heads.layers.0.weight").detach().clone()
     training.run(training.updates + 20)
-    after = training.network.model.heads.layers[0].weight.detach()
+    after = training.network.model.get_parameter("heads.layers.0.weight").detach()
     assert (after != before).flatten(1).any(1).tolist() == [True, False] * 2
     assert bool(training.history[-1][2][:, 1].isnan().all())
 

@@ -119,14 +119,16 @@ class GradNorm(Balancing):
 
     def _measure(self, losses: Losses) -> None:
         """The norms of the present tasks' gradients, without their weights."""
-        value, seen = losses.value, losses.seen
-        norm, tasks = self.norm.view_as(value), len(self._names)
-        norms = Norms(losses)
-        for t in seen.reshape(-1, tasks).any(0).nonzero().flatten().tolist():
-            if not bool((value[..., t] >= 0).all()):
+        value, seen, tasks = losses.value, losses.seen, len(self._names)
+        norm, norms = self.norm.view_as(value), Norms(losses)
+        lowest = value.detach().reshape(-1, tasks).amin(0).tolist()
+        for t, there in enumerate(seen.reshape(-1, tasks).any(0).tolist()):
+            if not there:
+                continue
+            if lowest[t] < 0:  # NaN is for the loop to find: other replicas go on
                 raise ValueError(
                     "Losses must not be negative: `gradnorm` reads from their ratios how fast tasks train. "
-                    f"Got {float(value[..., t].detach().min())} for '{self._names[t]}'."
+                    f"Got {lowest[t]} for '{self._names[t]}'."
                 )
             found = norms.of(t)
             if found is None:

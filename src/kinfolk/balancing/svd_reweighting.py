@@ -92,7 +92,8 @@ class SvdReweighting(Balancing):
 
     def at_start(self, problem: Problem, train: Tensor, columns: Sequence[int]) -> None:
         """Computes the weights."""
-        batch = problem.batch(train.to(problem.inputs.device).unsqueeze(0), torch.tensor([columns]))
+        device = problem.inputs.device
+        batch = problem.batch(train.to(device).unsqueeze(0), torch.tensor([columns], device=device))
         labels = [
             _centred(problem.tasks[c], y[0], w)
             for c, y, w in zip(columns, batch.targets, batch.weight[0].unbind(-1), strict=True)
