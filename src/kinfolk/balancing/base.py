@@ -134,7 +134,9 @@ class Balancing(nn.Module):
             read = read * value.shape[-1] if len(read) == 1 else read
             losses = Losses(value, None, None, tuple(shared), tuple(last), read)
         tasks = getattr(self, "_names", None)
-        if tasks is not None and losses.value.shape[-1] != len(tasks):
+        if tasks is None:
+            raise ValueError(f"{type(self).__name__} must know its tasks first: call setup(tasks).")
+        if losses.value.shape[-1] != len(tasks):
             raise ValueError(
                 f"There must be one loss per task ({', '.join(tasks)}). Got {losses.value.shape[-1]} for {len(tasks)}."
             )
