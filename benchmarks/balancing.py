@@ -12,7 +12,7 @@ that one would write by hand for a rule on Gramians ("floor"), and Kinfolk's own
 with the method and with ``fixed``. A ratio is to the plain loop, for
 a training to the one with ``fixed``: the median of ratios within turns, with the spread (lowest to highest). A turn is
 ``--every`` updates. One thread, CPU time; ``--threads 2`` is wall time. Memory is the rise of the process's peak when
-the method follows upon the sum, in a process of its own per number.
+the method follows upon the sum. Each row, and each number of memory, has a process of its own.
 """
 
 from __future__ import annotations
@@ -378,15 +378,15 @@ def extra(cell: Cell, who: str) -> float:
     return peaks[1] - peaks[0]
 
 
-def memory(cell: Cell, wanted: Sequence[str]) -> list[str]:
-    """The columns of a row: extra MB of each contestant, from a process of its own."""
-    shown = []
-    for who in FIRST:
-        options = ["--net", cell.net, "--tasks", str(cell.tasks), "--methods", str(cell.term), "--peak", who]
-        run = [sys.executable, __file__, *options]
-        said = subprocess.run(run, check=True, capture_output=True, text=True).stdout if who in wanted else "nan"
-        shown.append("" if math.isnan(float(said)) else f"{float(said):.0f}")
-    return shown
+def apart(cell: Cell, what: str, chosen: argparse.Namespace) -> list[str]:
+    """Columns of a row, from a process of its own: what was allocated before has no part in them."""
+    options = ["--net", cell.net, "--tasks", str(cell.tasks), "--methods", str(cell.term), "--apart", what]
+    options += ["--seconds", str(chosen.seconds), "--threads", str(chosen.threads), "--contestants"]
+    run = [sys.executable, "-W", "ignore", __file__, *options, *chosen.contestants]
+    done = subprocess.run(run, check=False, capture_output=True, text=True)
+    if done.returncode:
+        return [f"not run: {done.stderr.strip().splitlines()[-1]}"]
+    return done.stdout.rstrip("\n").split("\t")
 
 
 # ---- solving for the weights
@@ -475,26 +475,29 @@ def head(columns: Sequence[str]) -> str:
     return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
 
-def row(cell: Cell, wide: str, chosen: argparse.Namespace) -> list[str]:
+def measured(cell: Cell, what: str, chosen: argparse.Namespace) -> list[str]:
+    """What :func:`apart` prints."""
     clock = time.process_time if chosen.threads == 1 else time.perf_counter
-    if wide == "memory":
-        return memory(cell, chosen.contestants)
-    if wide == "solve":
+    if what == "solve":
         return milliseconds(cell, chosen.seconds, clock)
-    return [*ratios(cell, chosen.contestants, chosen.seconds, clock), bound(cell)]
+    if what == "time":
+        return ratios(cell, chosen.contestants, chosen.seconds, clock)
+    more = extra(cell, what)
+    return ["" if math.isnan(more) else f"{more:.0f}"]
+
+
+def row(cell: Cell, wide: str, chosen: argparse.Namespace) -> list[str]:
+    if wide == "memory":
+        return [one for who in FIRST for one in (apart(cell, who, chosen) if who in chosen.contestants else [""])]
+    return [*apart(cell, wide, chosen), *([bound(cell)] if wide == "time" else [])]
 
 
 def table(chosen: argparse.Namespace) -> Iterator[str]:
     wide = "memory" if chosen.memory else "solve" if chosen.solve else "time"
     yield head(["network", "tasks", "method", *HEADS[wide]])
     for cell in cells(chosen):
-        if wide == "solve" and not isinstance(cell.method(), Gramian):
-            continue
-        try:
-            shown = row(cell, wide, chosen)
-        except (ValueError, RuntimeError, subprocess.CalledProcessError) as error:
-            shown = [f"not run: {getattr(error, 'stderr', error)}".replace("\n", " ")[-300:]]
-        yield f"| {cell.net} | {cell.tasks} | {cell.term} | {' | '.join(shown)} |"
+        if wide != "solve" or isinstance(cell.method(), Gramian):
+            yield f"| {cell.net} | {cell.tasks} | {cell.term} | {' | '.join(row(cell, wide, chosen))} |"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -509,15 +512,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=1)
     made.add_argument("--memory", action="store_true", help="extra memory instead of time")
     made.add_argument("--solve", action="store_true", help="solving for the weights alone instead of updates")
-    made.add_argument("--peak", choices=list(FIRST), help=argparse.SUPPRESS)
+    made.add_argument("--apart", choices=["time", "solve", *FIRST], help=argparse.SUPPRESS)
     return made
 
 
 def main() -> None:
     chosen = parser().parse_args()
     torch.set_num_threads(chosen.threads)
-    if chosen.peak:
-        print(extra(next(cells(chosen)), chosen.peak))
+    if chosen.apart:
+        print("\t".join(measured(next(cells(chosen)), chosen.apart, chosen)))
         return
     for line in table(chosen):
         print(line, flush=True)
