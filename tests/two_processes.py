@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 import kinfolk.balancing
 from kinfolk import distributed
-from kinfolk.balancing import Fixed, Uncertainty
+from kinfolk.balancing import Fixed, Losses, Uncertainty
 from kinfolk.balancing.base import Balancing
 from kinfolk.catalogue import CATALOGUES, parse
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
+from kinfolk.replicas import tick
 from kinfolk.sharing import Hard
 from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.schedule import Schedule
@@ -86,6 +87,32 @@ def balanced(name: str, norm: str) -> dict[str, Tensor] | str:
         return f"{type(error).__name__}: {error}"
 
 
+def own_loop(name: str) -> dict[str, Tensor] | str:
+    """A loop of one's own, as the documentation has it; a task without a label is absent."""
+    torch.manual_seed(0)
+    trunk, heads = nn.Sequential(nn.Linear(5, 6), nn.Tanh()), nn.ModuleList([nn.Linear(6, 1) for _ in range(3)])
+    method = BALANCINGS[name]().setup([Task("a", "regression"), Task("b", "regression"), Task("c", "regression")])
+    parameters = [*trunk.parameters(), *heads.parameters(), *method.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    weights, mine = [], distributed.share()
+    for number, (x, y) in enumerate(zip(torch.randn(4, 7, 5), torch.rand(4, 7, 3) + 1, strict=True)):
+        present = torch.tensor([True, number != 2, True])
+        z = trunk(x[mine])
+        squares = [((head(z)[:, 0] - y[mine, t]) * present[t]).square().sum() for t, head in enumerate(heads)]
+        value, shared = distributed.total(torch.stack(squares)) / len(x), list(trunk.parameters())
+        method.at_epoch(number, None, None)
+        optimizer.zero_grad()
+        try:
+            weights.append(method.backward(Losses(value, present, None, shared, shared, [z] * 3)))
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        for parameter in parameters:
+            parameter.grad = None if parameter.grad is None else distributed.mean(parameter.grad)
+        optimizer.step()
+        tick(method)
+    return {"weights": torch.stack(weights).detach(), **trunk.state_dict(), **heads.state_dict()}
+
+
 def cut() -> dict[str, Tensor]:
     """The state of a training whose time is over for one of the processes."""
     training = start(ARMS["fixed"], LONG)
@@ -112,7 +139,8 @@ def compute() -> tuple[Computed, dict[str, dict[str, Tensor] | str]]:
     torch.set_default_dtype(torch.float64)
     arms = {arm: train(make, LONG, PER.get(arm, "batch")) for arm, make in ARMS.items()}
     methods = {f"{name}, {norm}": balanced(name, norm) for name in BALANCINGS for norm in NORMS}
-    return {"sums": sums(), "cut": cut()} | arms, methods
+    loops = {f"{name}, loop": own_loop(name) for name in BALANCINGS}
+    return {"sums": sums(), "cut": cut()} | arms, methods | loops
 
 
 def process(rank: int, folder: str) -> None:
