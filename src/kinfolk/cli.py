@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -222,12 +223,13 @@ def _run(**given: Any) -> None:
     from kinfolk.fitted import fit as kinfolk_fit
 
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task("fit", total=1.0, visible=False)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    line = bar.add_task("fit", total=1.0)
+    with ExitStack() as shown:
 
         def announce(lines: list[str]) -> None:
             bar.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-            bar.update(line, visible=True)
+            shown.enter_context(bar)  # not before: where it is no terminal, a bar ends in an empty line
 
         try:
             fitted = kinfolk_fit(**given, announce=announce, progress=lambda share: bar.update(line, completed=share))

@@ -112,6 +112,30 @@ def test_what_the_text_gives_is_no_setting():
     assert fitted.parameters < 1000
 
 
+LENET = "lenet(shape=[1, 2, 2], kernel=1, channels=[3], hidden=4)"
+
+
+@pytest.mark.parametrize(
+    ("trunk", "dropout"), [(LENET, [0.0, 0.3]), ("resnet(blocks=[1], width=2, shape=[4, 1, 1])", [0.0, 0.0])]
+)
+def test_a_trunk_for_images_reads_columns_as_they_are(trunk: str, dropout: list[float]):
+    """No piecewise features and no indicators of gaps, which column 1 has."""
+    arm = NetworkArm(f"{trunk} + hard", 6, SHORT)
+    assert [(s["encoding"], s["dropout"]) for s in arm.settings] == [("plain", share) for share in dropout]
+    arm.check(rows().tasks, 4)
+    with pytest.raises(InputError, match=r"does not fit this table: .* = 4\. Got 5"):
+        arm.check(rows().tasks, 5)
+    for fitted in arm.fit(rows(), jobs()[:2]).predictors:
+        assert fitted is not None
+        assert all(p is not None and np.isfinite(p).all() for p in fitted.predict(rows().inputs))
+
+
+def test_settings_name_dropout_only_where_a_trunk_has_it():
+    lenet = NetworkArm("lenet(shape=[1, 2, 2], dropout=0.2)", 6).make(NetworkArm("hard").settings[5]).trunk
+    assert vars(lenet)["dropout"] == 0.2
+    assert vars(NetworkArm("lenet(shape=[1, 2, 2])").make({"dropout": 0.3}).trunk)["dropout"] == 0.3
+
+
 def test_a_network_whose_loss_is_not_finite_is_named_and_the_others_go_on():
     wild = {"encoding": "standard", "rate": 1e30, "decay": 0.0, "dropout": 0.0}
     fits = NetworkArm("hard", (SETTINGS[3], wild), SHORT, 8).fit(rows(), jobs())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kinfolk.evidence.features import Preparation
+from kinfolk.evidence.features import ENCODINGS, Preparation
 
 
 def test_two_valued_columns_become_zero_and_one_and_others_are_standardised():
@@ -25,6 +25,12 @@ def test_a_gap_is_the_mean_and_sets_an_indicator():
     found = Preparation().fit(values).transform(values).numpy()
     assert found[3].tolist() == [0, 1]
     assert found[:3, 1].tolist() == [0, 0, 0]
+
+
+def test_plain_inputs_are_as_many_as_columns():
+    values = np.array([[1.0, 0.0], [2.0, 5.0], [4.0, 5.0], [np.nan, 7.0]])
+    found = Preparation("plain").fit(values).transform(values)
+    assert torch.equal(found, Preparation().fit(values).transform(values)[:, :2])
 
 
 def test_a_gap_where_none_was_fitted_is_the_mean():
@@ -52,7 +58,7 @@ def test_values_beyond_the_bins_do_not_explode():
 @settings(deadline=None, max_examples=40)
 @given(arrays(np.float64, (12, 3), elements=st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))))
 def test_anything_becomes_finite_and_survives_storage(values: np.ndarray):
-    for encoding in ("standard", "piecewise"):
+    for encoding in ENCODINGS:
         preparation = Preparation(encoding).fit(values)
         found = preparation.transform(values)
         assert torch.isfinite(found).all()

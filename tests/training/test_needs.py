@@ -122,5 +122,5 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
 
 def test_an_arm_with_tasks_that_are_not_there() -> None:
     options = Options(arms=("mlp + hard(branch={'is_7': 1})",))
-    with pytest.raises(InputError, match=r"does not fit these tasks: `branch` must name tasks. Got 'is_7'"):
+    with pytest.raises(InputError, match=r"does not fit this table: `branch` must name tasks. Got 'is_7'"):
         fit(digits().iloc[:60], ["is_0", "is_1"], options=options)

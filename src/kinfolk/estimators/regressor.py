@@ -32,8 +32,8 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
     width
         Units per layer. None: from the number of rows, as for :func:`kinfolk.fit` (128; 256 from 10,000 rows on).
     encoding
-        "piecewise" (numeric inputs also as how far they have come through each of up to 8 quantile bins) or
-        "standard".
+        "piecewise" (numeric inputs also as how far they have come through each of up to 8 quantile bins), "standard",
+        or "plain" (no indicators of gaps). A trunk with a ``shape`` reads "plain", whatever is said here.
     learning_rate
         Of AdamW, above 0; it rises for 3 % of the updates and falls to 0 along a cosine. The best on most of the
         tables that were measured.

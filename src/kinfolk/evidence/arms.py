@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -43,6 +44,9 @@ SETTINGS: tuple[Setting, ...] = (
 """What a network may choose from, best known first: each was the best of some table that was measured."""
 
 
+MLP = Term("mlp", ())
+
+
 class NetworkArm:
     """A trunk, a sharing, a balancing and perhaps penalties, with settings to choose from.
 
@@ -70,11 +74,7 @@ class NetworkArm:
         self.text = " + ".join(str(term) for term in parse(text))
         self.length = length or Length()
         self.width = width
-        given = dict(self._trunk_term(0.0).arguments)
-        offered = SETTINGS[:settings] if isinstance(settings, int) else settings
-        grid = [s for s in offered if "dropout" not in dict(self.terms.get("trunks", Term("mlp", ())).arguments)]
-        grid = grid or [{**s, "dropout": given["dropout"]} for s in offered]
-        self.settings: tuple[Setting, ...] = tuple(grid)
+        self.settings: tuple[Setting, ...] = self._offered(settings)
         self.make({"dropout": 0.0})  # unknown arguments are found now
 
     @property
@@ -83,12 +83,23 @@ class NetworkArm:
         two = (Task("a", "regression"), Task("b", "regression"))
         return "single-task" if len(self.make({"dropout": 0.0}).sharing.problems(two)) > 1 else "sharing"
 
+    def _offered(self, settings: int | Sequence[Setting]) -> tuple[Setting, ...]:
+        """The settings that its trunk can have: one that reads an image needs an input for each of its numbers."""
+        term = self.terms.get("trunks", MLP)
+        given = dict(term.arguments)
+        offered = SETTINGS if isinstance(settings, int) else settings
+        if given.get("shape") is not None:
+            offered = [s for s in offered if s["encoding"] == "standard"] or offered
+            offered = [{**s, "encoding": "plain"} for s in offered]
+        if "dropout" in given or not _has_dropout(term):
+            offered = [{**s, "dropout": given.get("dropout", 0.0)} for s in offered]
+        return tuple(offered[:settings] if isinstance(settings, int) else offered)
+
     def _trunk_term(self, dropout: float) -> Term:
-        term = self.terms.get("trunks", Term("mlp", ()))
-        if term.name != "mlp":
-            return term
-        defaults = {"width": self.width} | ({"dropout": dropout} if dropout else {})
-        return Term("mlp", tuple((defaults | dict(term.arguments)).items()))
+        term = self.terms.get("trunks", MLP)
+        defaults = {"width": self.width} if term.name == "mlp" else {}
+        defaults |= {"dropout": dropout} if dropout else {}
+        return Term(term.name, tuple((defaults | dict(term.arguments)).items()))
 
     def make(self, setting: Setting) -> Parts:
         """Fresh parts of one replica."""
@@ -122,7 +133,7 @@ class NetworkArm:
             try:
                 Network(rows, self.make(self.settings[0]), Replica(first, first, alike[0], 0, 1e-3, 0.0), 1, 1)
             except ValueError as error:
-                raise InputError(f"The arm '{self.text}' does not fit these tasks: {error}") from error
+                raise InputError(f"The arm '{self.text}' does not fit this table: {error}") from error
 
     def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
         """Trains all jobs, those of one encoding and kind of trunk as replicas of one stack."""
@@ -234,6 +245,10 @@ def _by_catalogue(text: str) -> tuple[dict[str, Term], list[Term]]:
     if len(set(names)) < len(names):
         raise InputError(f"An arm has each penalty once. Got {', '.join(names)} in '{text}'.")
     return found, penalties
+
+
+def _has_dropout(term: Term) -> bool:
+    return "dropout" in inspect.signature(CATALOGUES["trunks"].get(term.name)).parameters
 
 
 def _shapes(problems: list[tuple[int, ...]], tasks: tuple[Task, ...]) -> list[list[tuple[int, ...]]]:

@@ -80,7 +80,8 @@ def _arm(comparing: Comparing, rows: Rows, text: str) -> float:
     began = time.perf_counter()
     one.training.run(one.training.updates + 1)
     per_update = (time.perf_counter() - began) / one.schedule.every / len(one.members)
-    return per_update * STOPPED_EARLY * sum(len(stack.members) * stack.schedule.updates for stack in stacks)
+    phases = one.training.network.model.phases - 1 + STOPPED_EARLY  # networks end early in the last one only
+    return per_update * phases * sum(len(stack.members) * stack.schedule.updates for stack in stacks)
 
 
 def spoken(seconds: float) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rtdl_num_embeddings import PiecewiseLinearEncoding
     from torch import Tensor
 
-ENCODINGS = ("standard", "piecewise")
+ENCODINGS = ("standard", "piecewise", "plain")
 MOST_PIECEWISE = 1000  # columns: beyond that fewer bins per column are made
 
 
@@ -22,12 +22,13 @@ class Preparation:
 
     Columns of two values are mapped to 0 and 1, others are standardised; a gap becomes 0 (the mean) and sets an
     indicator column. ``"piecewise"`` adds, for each standardised column, how far the value has come through each
-    of up to 8 quantile bins: an embedding without activation before a linear layer is the same function.
+    of up to 8 quantile bins: an embedding without activation before a linear layer is the same function. ``"plain"``
+    has no indicators: as many inputs as columns, in their order, for trunks that read them as an image.
 
     Parameters
     ----------
     encoding
-        "standard" or "piecewise".
+        "standard", "piecewise" or "plain".
     bins
         The most bins per column.
 
@@ -54,7 +55,7 @@ class Preparation:
         self.shift = np.where(two, low, np.nanmean(filled, 0))
         scale = np.where(two, high - low, np.nanstd(filled, 0))
         self.scale = np.where(scale > 0, scale, 1.0)
-        self.indicators = np.flatnonzero(gaps.any(0) & some)
+        self.indicators = np.flatnonzero(gaps.any(0) & some & (self.encoding != "plain"))
         self.binned = np.flatnonzero(~two)
         self.edges = self._bins(values) if self.encoding == "piecewise" else np.zeros((0, 0))
         return self
@@ -122,7 +123,7 @@ class Preparation:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Preparation:
-        """The inverse of :meth:`state`."""
+        """The inverse of :meth:`state`. Once fitted, "plain" is "standard" without indicators."""
         made = cls("piecewise" if int(state["piecewise"]) else "standard")
         for name in ("shift", "scale", "indicators", "binned", "edges"):
             setattr(made, name, np.asarray(state[name]))
