@@ -7,7 +7,7 @@ it writes is kept, so nothing can be out of date.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -91,11 +91,29 @@ def _catalogue_page(name: str, methods: list[Method]) -> str:
         if method.parameters:
             lines += ["| parameter | default | type | what it is |", "|---|---|---|---|"]
             lines += [_row(parameter) for parameter in method.parameters] + [""]
+        if name == "balancing":
+            lines += [f"*Reads.* {_reads(CATALOGUES[name].get(method.name))}", ""]
         if method.reference:
             lines += [f"*Reference.* {' '.join(method.reference.split())}", ""]
         home = method.name if (SOURCE / name / f"{method.name}.py").is_file() else "jacobian"  # made from a library
         lines += [f"API: [kinfolk.{name}.{home}](../api/{name}.md#kinfolk.{name}.{home})", ""]
     return "\n".join(lines)
+
+
+def _reads(kind: Callable[..., object]) -> str:
+    """What a balancing reads of an update, and what that costs."""
+    needs, parents = getattr(kind, "needs", ()), {parent.__name__ for parent in getattr(kind, "__mro__", ())}
+    if "Jacobian" in parents:
+        return "The tasks' gradients for the shared parameters: a pass back per task, all of them held at once."
+    if "Gramian" in parents:
+        return (
+            "Inner products of the tasks' gradients for the shared parameters: up to a pass back per task. With "
+            "`at=features`: passes through the heads, and one through the trunk."
+        )
+    if "last" in needs:
+        return "The losses, and the tasks' gradients at the last shared layer: a short pass back per task."
+    own = " It has a `step` of its own." if "step" in vars(kind) else ""
+    return f"The losses, or less: one pass back.{own}"
 
 
 def _row(parameter: Parameter) -> str:

@@ -189,6 +189,7 @@ MISTAKES = {
     "budget": (["fit", "pupils.csv", "--target", "math", "--budget", "soon"], "10m"),
     "error": (["fit", "pupils.csv", "--target", "math", "--error", "math=auc"], "auc"),
     "workers": (["fit", "pupils.csv", "--target", "math", "--workers", "0"], "at least 1"),
+    "devices": (["fit", "pupils.csv", "--target", "math", "--devices", "0"], "at least 1. Got 0"),
     "device": (["fit", "pupils.csv", "--target", "math", "--device", "warp"], "warp"),
     "settings": (["fit", "pupils.csv", "--target", "math", "--settings", "99"], "settings"),
     "model folder": (["predict", "runs", "new.csv"], "model.json"),
