@@ -177,8 +177,9 @@ def linear_heads(losses: Sequence[Any], features: Tensor) -> tuple[list[Gradient
         ``[row, feature]``.
     """
     found: list[Any] = []
+    stop = (get_gradient_edge(features).node,)
     for loss in losses:
-        reading = reads(graph([loss], stop=(get_gradient_edge(features).node,)), features)
+        reading = reads(graph([loss], stop), features)
         if len(reading) != 1:
             return None
         node, place = reading[0]

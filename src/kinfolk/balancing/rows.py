@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class FromLosses(Source):
             value = self._value[..., task]
             return [value], [torch.ones_like(value)]
         node, place = self._apart[task]
-        return ([], []) if node is None else ([GradientEdge(node, place)], [torch.ones_like(self._value[task])])
+        return ([], []) if node is None else ([GradientEdge(node, place)], [self._value.new_ones(())])
 
     def weighted(self, weights: Tensor) -> Seeds:
         """All losses."""
@@ -196,7 +197,14 @@ class FromHeads(Source):
 
     def _sum(self, tasks: Sequence[int], weights: Tensor) -> Tensor:
         at = torch.cat([wide(self._at[i]) * _beside(weights[:, i], self._at[i]) for i in tasks], -1)
+        if len(tasks) == len(self._at):
+            return at @ self._together[1].mT
         return at @ torch.cat([wide(self._weights[i]) for i in tasks], -1).mT
+
+    @cached_property
+    def _together(self) -> tuple[Tensor, Tensor]:
+        """Gradients at the outputs of all tasks side by side, and the heads' weights."""
+        return torch.cat([wide(one) for one in self._at], -1), torch.cat([wide(one) for one in self._weights], -1)
 
     def own(self) -> Seeds:
         """All outputs, or what was given."""
@@ -204,11 +212,12 @@ class FromHeads(Source):
 
     def gramian(self) -> Tensor:
         """Of the tasks' gradients at features that all read: ``sum((P' P) o (W' W))`` over each two tasks' outputs."""
-        at = torch.cat([wide(one) for one in self._at], -1)
-        weights = torch.cat([wide(one) for one in self._weights], -1)
-        both = (at.mT @ at) * (weights.mT @ weights)
-        sizes = torch.tensor([one.shape[-1] for one in self._at], device=at.device)
-        of_task = torch.eye(len(sizes), dtype=both.dtype, device=at.device).repeat_interleave(sizes, 0)
+        at, weights = self._together
+        both = (at.mT @ at).mul_(weights.mT @ weights)
+        sizes = [one.shape[-1] for one in self._at]
+        if len(set(sizes)) == 1:
+            return both.unflatten(-1, (len(sizes), -1)).sum(-1).unflatten(-2, (len(sizes), -1)).sum(-2)
+        of_task = torch.eye(len(sizes), dtype=both.dtype).repeat_interleave(torch.tensor(sizes), 0).to(both.device)
         return of_task.mT @ both @ of_task
 
 
