@@ -195,7 +195,7 @@ def _check(method: Callable[..., Any], term: Term) -> None:
                 raise InputError(f"'{term.name}' takes no arguments. Got '{name}'.")
             raise unknown(f"argument of '{term.name}'", name, parameters)
         if not _fits(value, types_of.get(name, Any)):
-            wanted = str(parameters[name].annotation).replace("|", "or")
+            wanted = str(parameters[name].annotation).replace("|", "or").replace("bool", "True or False")
             raise InputError(f"`{name}` of '{term.name}' must be {wanted}. Got {write(value)}.")
     given = dict(term.arguments)
     for name, parameter in parameters.items():
