@@ -34,11 +34,18 @@ class Fit(Gramian):
     """Weights that are a function of the Gramian and not alike; keeps what it was given."""
 
     native = "sum"
+    given: Tensor
 
     def weights(self, gramian: Tensor, present: Tensor) -> Tensor:
         assert not gramian.requires_grad
         self.given = gramian
         return self.solve_present(gramian, present, lambda g: 1 + g.sum(-1) / g.abs().sum((-1, -2)).unsqueeze(-1))
+
+
+def fit(**given: Any) -> Fit:
+    method = Fit(**given)
+    method.setup(TASKS)
+    return method
 
 
 class Mean(Gramian):
@@ -66,6 +73,8 @@ class Signs(Jacobian):
 class Net(nn.Module):
     """A trunk that is shared and heads that are not."""
 
+    trunk: Any
+
     def __init__(self, trunk: nn.Module, width: int, deep: bool = False) -> None:
         super().__init__()
         self.trunk = trunk
@@ -79,7 +88,7 @@ class Net(nn.Module):
         return [(head(z) - i).square().mean() for i, (head, z) in enumerate(zip(self.heads, features, strict=True))]
 
 
-def mlp(rows_: int = 4, inputs: int = 12) -> tuple[nn.Sequential, Tensor]:
+def mlp(rows_: int = 4, inputs: int = 12) -> tuple[Any, Tensor]:
     """Fewer rows than inputs: its layers can be done from their outputs."""
     return nn.Sequential(nn.Linear(inputs, 11), nn.Tanh(), nn.Linear(11, 10), nn.Tanh()), torch.randn(rows_, inputs)
 
@@ -102,9 +111,9 @@ def assert_right(method: Fit, net: Net, x: Tensor, by: list[Tensor], **given: An
     jacobian = jacobian_of(losses, given.pop("wanted", by))
     trunk, heads = [[p for p in part.parameters() if p.requires_grad] for part in (net.trunk, net.heads)]
     seen = method.weights((jacobian @ jacobian.mT).unsqueeze(0), torch.ones(1, 3).bool())[0]
-    weighted = sum(w * one for w, one in zip(seen, losses, strict=True))
+    weighted = torch.stack([w * one for w, one in zip(seen, losses, strict=True)]).sum()
     wanted = [*torch.autograd.grad(weighted, trunk, retain_graph=True)] if trunk else []
-    wanted += torch.autograd.grad(sum(losses), heads, retain_graph=True)
+    wanted += torch.autograd.grad(torch.stack(losses).sum(), heads, retain_graph=True)
     weights = method.backward(torch.stack(losses), **given)
     torch.testing.assert_close(method.given[0], jacobian @ jacobian.mT)
     torch.testing.assert_close(weights, seen)
@@ -120,7 +129,7 @@ def test_rows_equal_the_jacobian() -> None:
     torch.manual_seed(0)
     trunk, x = mlp(rows_=40)
     net = Net(trunk, 10)
-    assert_right(Fit().setup(TASKS), net, x, list(trunk.parameters()), shared=trunk.parameters())
+    assert_right(fit(), net, x, list(trunk.parameters()), shared=trunk.parameters())
 
 
 @pytest.fixture
@@ -145,7 +154,7 @@ def test_linear_layers_need_no_rows(found: list[int], rows_: int, bias: bool) ->
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.Linear(12, 11, bias), nn.LayerNorm(11), nn.Tanh(), nn.Linear(11, 10, bias), nn.Tanh())
     x = torch.randn(rows_, 12)
-    assert_right(Fit().setup(TASKS), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
+    assert_right(fit(), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
     assert found == [2]
 
 
@@ -165,7 +174,7 @@ def test_tied_weights(found: list[int]) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(10, 10)
     trunk, x = nn.Sequential(nn.Linear(12, 10), nn.Tanh(), layer, nn.Tanh(), layer), torch.randn(4, 12)
-    assert_right(Fit().setup(TASKS), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
+    assert_right(fit(), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
     assert found == [1]
 
 
@@ -174,7 +183,7 @@ def test_a_weight_that_something_else_reads_is_done_by_rows(found: list[int]) ->
     trunk, x = mlp()
     net = Net(trunk, 10)
     losses = [one + t * trunk[0].weight.square().sum() for t, one in enumerate(net.losses(x))]
-    assert_right(Fit().setup(TASKS), net, x, list(trunk.parameters()), losses=losses, shared=trunk.parameters())
+    assert_right(fit(), net, x, list(trunk.parameters()), losses=losses, shared=trunk.parameters())
     assert found == [1]
 
 
@@ -187,9 +196,9 @@ def test_frozen_parameters_are_left_out(request: pytest.FixtureRequest, ghost: b
     trunk[0].requires_grad_(False)
     trunk[2].bias.requires_grad_(False)
     net = Net(trunk, 10)
-    assert_right(Fit().setup(TASKS), net, x, [trunk[2].weight], shared=trunk.parameters())
+    assert_right(fit(), net, x, [trunk[2].weight], shared=trunk.parameters())
     with pytest.raises(ValueError, match=r"must require a gradient. All that were given are frozen"):
-        Fit().setup(TASKS).backward(torch.stack(net.losses(x)), shared=trunk[0].parameters())
+        fit().backward(torch.stack(net.losses(x)), shared=trunk[0].parameters())
 
 
 @pytest.mark.parametrize("memory", [1e-3, 2e-3, 1e-6])
@@ -199,9 +208,7 @@ def test_the_memory_bound_only_makes_more_passes(memory: float, monkeypatch: pyt
     held: list[int] = []
     empty = passes.empty
     monkeypatch.setattr(passes, "empty", lambda *args: held.append(empty(*args).nbytes) or empty(*args))
-    assert_right(
-        Fit(memory=memory).setup(TASKS), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters()
-    )
+    assert_right(fit(memory=memory), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
     assert len(held) > 1
     largest = max(p.nbytes for p in trunk.parameters()) * 3
     assert max(held) <= max(memory * 2**20, largest)
@@ -210,7 +217,7 @@ def test_the_memory_bound_only_makes_more_passes(memory: float, monkeypatch: pyt
 def test_layers_within_the_memory_bound(found: list[int]) -> None:
     torch.manual_seed(0)
     trunk, x = mlp()
-    assert_right(Fit(memory=1e-6).setup(TASKS), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
+    assert_right(fit(memory=1e-6), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
     assert found == [2]
 
 
@@ -226,7 +233,7 @@ def test_bfloat16_autocast() -> None:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
     trunk, x = mlp()
-    net, method = Net(trunk, 10), Fit().setup(TASKS)
+    net, method = Net(trunk, 10), fit()
     for inside in (True, False):
         with torch.autocast("cpu", torch.bfloat16):
             losses = net.losses(x)
@@ -244,7 +251,7 @@ def test_float32_networks_are_close() -> None:
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
     trunk, x = mlp()
-    assert_right(Fit().setup(TASKS), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
+    assert_right(fit(), Net(trunk, 10), x, list(trunk.parameters()), shared=trunk.parameters())
 
 
 # ---- at the features
@@ -259,7 +266,7 @@ def test_features(deep: bool, views: bool) -> None:
     z = trunk(x)
     read = [z.view_as(z) for _ in TASKS] if views else [z] * len(TASKS)
     losses = net.read(read)
-    method = Fit(at="features").setup(TASKS)
+    method = fit(at="features")
     wanted = torch.stack(
         [torch.autograd.grad(one, f, retain_graph=True)[0].flatten() for one, f in zip(losses, read, strict=True)]
     )
@@ -272,7 +279,7 @@ def test_one_tensor_of_features_is_enough() -> None:
     trunk, x = mlp()
     net = Net(trunk, 10)
     z = trunk(x)
-    assert_right(Fit(at="features").setup(TASKS), net, x, [], losses=net.read([z] * 3), features=z, wanted=[z])
+    assert_right(fit(at="features"), net, x, [], losses=net.read([z] * 3), features=z, wanted=[z])
 
 
 def test_a_parameter_above_and_below_the_features() -> None:
@@ -282,12 +289,12 @@ def test_a_parameter_above_and_below_the_features() -> None:
     net = Net(trunk, 10)
     z = trunk(x)
     losses = [one + (t + 1) * trunk[0].weight.square().mean() for t, one in enumerate(net.read([z] * 3))]
-    assert_right(Fit(at="features").setup(TASKS), net, x, [], losses=losses, features=z, wanted=[z])
+    assert_right(fit(at="features"), net, x, [], losses=losses, features=z, wanted=[z])
 
 
 def test_features_that_will_not_do() -> None:
     trunk, x = mlp()
-    net, method = Net(trunk, 10), Fit(at="features").setup(TASKS)
+    net, method = Net(trunk, 10), fit(at="features")
     z = trunk(x)
     with pytest.raises(ValueError, match=r"must require a gradient. Those of 'a' do not"):
         method.backward(net.read([z.detach()] * 3), features=z.detach())
@@ -301,7 +308,7 @@ def test_features_that_will_not_do() -> None:
 
 def test_a_loss_that_does_not_depend_on_what_is_shared() -> None:
     trunk, x = mlp()
-    net, method = Net(trunk, 10), Fit().setup(TASKS)
+    net, method = Net(trunk, 10), fit()
     for stranger in (net.heads[1](torch.randn(4, 10)).sum(), torch.ones(())):
         losses = [net.losses(x)[0], stranger, net.losses(x)[2]]
         with pytest.raises(ValueError, match=r"depend on the shared parameters. That of 'b' does not"):
@@ -341,12 +348,12 @@ def test_replicas_each_have_their_own(kind: type[Sharing], at: str, norm: str, t
     x = torch.randn(2, 9, 7)
     only = torch.tensor([[True, True, True], [True, False, True]])
     model = stacked(kind, range(2), norm)
-    method = replicas.stack([Fit(at=at).setup(TASKS) for _ in range(2)])
+    method = replicas.stack([fit(at=at) for _ in range(2)])
     weights = method.backward(losses_of(model, x, only, told))
     assert weights[1, 1] == 0
     together = gradients_of(model)
     for seed in range(2):
-        alone, own = stacked(kind, range(seed, seed + 1), norm), Fit(at=at).setup(TASKS)
+        alone, own = stacked(kind, range(seed, seed + 1), norm), fit(at=at)
         losses = losses_of(alone, x[seed : seed + 1], only[seed : seed + 1])
         by = losses.shared if at == "parameters" else [losses.features[0]]
         jacobian = jacobian_of([losses.value[0, t] for t in range(3)], list(by))
@@ -360,7 +367,7 @@ def test_replicas_each_have_their_own(kind: type[Sharing], at: str, norm: str, t
 def test_replicas_by_layers(found: list[int]) -> None:
     torch.manual_seed(0)
     x, model = torch.randn(2, 9, 7), stacked(Hard, range(2))
-    method = replicas.stack([Fit().setup(TASKS) for _ in range(2)])
+    method = replicas.stack([fit() for _ in range(2)])
     method.backward(losses_of(model, x))
     by_layers, given = gradients_of(model), method.given
     assert found == [2]
@@ -382,7 +389,7 @@ def test_replicas_by_layers(found: list[int]) -> None:
 
 def test_an_absent_task_keeps_what_it_had() -> None:
     trunk, x = mlp()
-    net, method = Net(trunk, 10), Fit(every=2).setup(TASKS)
+    net, method = Net(trunk, 10), fit(every=2)
     only = torch.tensor([True, False, True])
     value = torch.where(only, torch.stack(net.losses(x)), 0)
     weights = method.backward(Losses(value, only, shared=list(trunk.parameters())))
@@ -398,8 +405,8 @@ def test_an_absent_task_keeps_what_it_had() -> None:
 def test_every_keeps_the_weights() -> None:
     torch.manual_seed(0)
     trunk, x = mlp()
-    net, method = Net(trunk, 10), Fit(every=3).setup(TASKS)
-    first = None
+    net, method = Net(trunk, 10), fit(every=3)
+    first = torch.zeros(3)
     for update in range(7):
         method.given = torch.zeros(())
         weights = method.backward(
@@ -410,7 +417,7 @@ def test_every_keeps_the_weights() -> None:
         assert torch.equal(weights, first) == (update < 3)
         again = net.losses(x)
         by = [(1 + update) ** t * one for t, one in enumerate(again)]
-        wanted = torch.autograd.grad(sum(w * one for w, one in zip(weights, by, strict=True)), list(trunk.parameters()))
+        wanted = torch.autograd.grad((weights * torch.stack(by)).sum(), list(trunk.parameters()))
         for p, one in zip(trunk.parameters(), wanted, strict=True):
             torch.testing.assert_close(p.grad, one)
         net.zero_grad()
@@ -431,11 +438,11 @@ def test_reductions() -> None:
     native = weights(Fit(), two)
     assert weights(Fit(reduction="sum"), two) == native
     assert weights(Fit(reduction="mean"), two) == pytest.approx([w / 2 for w in native])
-    assert Fit(reduction="mean").setup(TASKS).kept.tolist() == pytest.approx([1 / 3] * 3)
+    assert fit(reduction="mean").kept.tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_solve_present_sees_the_present_alone() -> None:
-    method = Fit().setup(TASKS)
+    method = fit()
     g = torch.arange(36.0).view(4, 3, 3)
     present = torch.tensor([[True, False, True], [False, False, False], [True, True, True], [True, False, True]])
     seen: list[Tensor] = []
@@ -451,7 +458,7 @@ def test_solve_present_sees_the_present_alone() -> None:
 
 def test_cosines_are_learned() -> None:
     p = nn.Parameter(torch.zeros(2))
-    method = Fit().setup(TASKS)
+    method = fit()
     method.backward([p[0], 3 * p.sum(), -2 * p[0]], shared=[p])
     quantity = method.learned()["gradient cosines"]
     assert quantity.lines == quantity.columns == ("a", "b", "c")
@@ -484,7 +491,7 @@ def test_jacobian_rules() -> None:
     net, method = Net(trunk, 10), Signs().setup(TASKS)
     losses = net.losses(x)
     jacobian = jacobian_of(losses, list(trunk.parameters()))
-    heads = torch.autograd.grad(sum(losses), list(net.heads.parameters()), retain_graph=True)
+    heads = torch.autograd.grad(torch.stack(losses).sum(), list(net.heads.parameters()), retain_graph=True)
     weights = method.backward(losses, shared=trunk.parameters())
     update = jacobian.sign().sum(0)
     torch.testing.assert_close(torch.cat([p.grad.flatten() for p in trunk.parameters()]), update)
@@ -499,7 +506,7 @@ def test_the_penalty_is_added_once(way: str, request: pytest.FixtureRequest) -> 
     torch.manual_seed(0)
     trunk, x = mlp()
     net = Net(trunk, 10)
-    method = Fit(at="features" if way == "features" else "parameters", every=2).setup(TASKS)
+    method = fit(at="features" if way == "features" else "parameters", every=2)
     both = []
     for strength in (0.0, 1.0):
         method.made.fill_(0)
@@ -520,7 +527,8 @@ def test_the_penalty_is_added_once(way: str, request: pytest.FixtureRequest) -> 
 def test_small_batches_gathered_are_the_whole_batch(kind: type[Fit] | type[Signs]) -> None:
     torch.manual_seed(0)
     trunk, x = mlp(rows_=8)
-    net, method = Net(trunk, 10), kind().setup(TASKS)
+    net, method = Net(trunk, 10), kind()
+    method.setup(TASKS)
     weights = method.backward(net.losses(x), shared=trunk.parameters())
     whole = gradients_of(net)
     for part in x.split(2):
@@ -536,6 +544,6 @@ def test_small_batches_need_the_jacobian() -> None:
     trunk, x = mlp()
     net = Net(trunk, 10)
     with pytest.raises(ValueError, match=r"the Gramian of a sum is not the sum of Gramians. They take 0 MiB"):
-        Fit(memory=1e-3).setup(TASKS).gather(net.losses(x), shared=trunk.parameters())
+        fit(memory=1e-3).gather(net.losses(x), shared=trunk.parameters())
     with pytest.raises(ValueError, match="`at` must be parameters where small batches are gathered"):
-        Fit(at="features").setup(TASKS).gather(net.losses(x), shared=trunk.parameters())
+        fit(at="features").gather(net.losses(x), shared=trunk.parameters())
