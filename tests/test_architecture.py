@@ -57,7 +57,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "sharing": ("base", "heads", "copies", "description", "grouping", METHODS),
     "auxiliary": ("base", METHODS),
     "penalties": ("base", METHODS),
-    "balancing": ("base", "rows", "layers", "norms", "passes", "gramian", "library", "wording", "jacobian", METHODS),
+    "balancing": ("base", "nodes", "rows", "layers", "norms", "passes", "gramian", "library", "wording", "jacobian", METHODS),
     "training": ("optim", "stopping", "network", "schedule", "loop"),
     "relatedness": None,
     "transfer": None,

@@ -25,7 +25,7 @@ from kinfolk.terms import write
 BASES = (
     *("base", "stages", "convolution", "looped"),  # of trunks
     *("heads", "copies", "description", "grouping"),  # of sharing
-    *("rows", "layers", "norms", "passes", "gramian", "library", "wording", "jacobian"),  # of balancing
+    *("nodes", "rows", "layers", "norms", "passes", "gramian", "library", "wording", "jacobian"),  # of balancing
 )
 """Files of a catalogue that hold no method."""
 

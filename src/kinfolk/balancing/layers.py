@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from kinfolk.balancing.rows import Place, graph, inner, reads, wide
+from kinfolk.balancing.nodes import graph, reads
+from kinfolk.balancing.rows import Place, inner, wide
 
 LINEAR: dict[str, tuple[str, int, int | None]] = {
     "AddmmBackward0": ("mat1", 2, 0),

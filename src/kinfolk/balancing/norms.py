@@ -8,7 +8,8 @@ from torch import Tensor
 from kinfolk import distributed
 from kinfolk.balancing.base import Losses
 from kinfolk.balancing.layers import Layer, linear_layers
-from kinfolk.balancing.rows import FromHeads, FromLosses, graph, wide
+from kinfolk.balancing.nodes import graph
+from kinfolk.balancing.rows import FromHeads, FromLosses, wide
 
 BLOCKS = 4  # of rows
 

@@ -12,6 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 from kinfolk import distributed
 from kinfolk.balancing.base import Losses
 from kinfolk.balancing.layers import Layer, linear_heads, linear_layers
+from kinfolk.balancing.nodes import graph, leaves, reads, without
 from kinfolk.balancing.rows import (
     FromFeatures,
     FromHeads,
@@ -22,12 +23,8 @@ from kinfolk.balancing.rows import (
     columns,
     empty,
     fill,
-    graph,
     inner,
     inner_of,
-    leaves,
-    reads,
-    without,
 )
 
 MIB = 2**20
