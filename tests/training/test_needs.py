@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from kinfolk.balancing import Fixed
 from kinfolk.balancing.base import Balancing, Losses
+from kinfolk.data.tasks import Task
 from kinfolk.datasets import digits
 from kinfolk.exceptions import InputError
 from kinfolk.fitted import Options, fit
@@ -71,9 +73,10 @@ def test_one_task_has_nothing_to_balance(need: str) -> None:
 class Leaving(Balancing):
     """Drops the first task after the first epoch."""
 
-    def setup(self, tasks: object) -> Leaving:
+    def setup(self, tasks: Sequence[Task]) -> Leaving:
+        super().setup(tasks)
         self.goes_on: Tensor
-        self.register_buffer("goes_on", torch.ones(len(list(tasks)), dtype=torch.bool))  # type: ignore[call-overload]
+        self.register_buffer("goes_on", torch.ones(len(tasks), dtype=torch.bool))
         return self
 
     def total(self, losses: Losses) -> Tensor:
