@@ -116,8 +116,8 @@ class SoftSharing(Penalty):
 class _Deviations(torch.autograd.Function):
     """Squares of the deviations from the mean over tasks, ``[replica, task, param]`` -> ``[replica]``.
 
-    The gradient is twice the deviations, whatever moves the mean: their sum is 0. Autograd would find the same in
-    three times the time, as long as a whole network takes for its outputs.
+    The gradient is twice the deviations, whatever moves the mean: their sum is 0. Autograd finds the same in three
+    times the time, and the variance along an axis that is not the last takes twelve times as long.
     """
 
     @staticmethod
