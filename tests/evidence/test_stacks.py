@@ -14,8 +14,7 @@ import torch
 from test_arms import SHORT, jobs, rows
 from test_compare import collected, plan, table
 
-from kinfolk.balancing import Uncertainty
-from kinfolk.balancing.base import Balancing
+from kinfolk.balancing import Fixed, Uncertainty
 from kinfolk.data.tasks import Task
 from kinfolk.evidence import stacks as stacking
 from kinfolk.evidence.arms import SETTINGS, NetworkArm
@@ -116,20 +115,24 @@ def test_large_quantities_are_kept_at_fewer_updates_and_at_the_last(monkeypatch:
 
 def test_replicas_of_other_tasks_bear_their_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks that are alike are replicas of one stack, made with the names of the first."""
-    monkeypatch.setattr(Uncertainty, "learned", variance)
-    fits = NetworkArm("independent + uncertainty", 1, SHORT, 8).fit(rows(), jobs(settings=1))
+
+    # A single task has nothing to balance: whatever the arm says, its balancing is `fixed`.
+    def factors(self: Fixed) -> Mapping[str, Quantity]:
+        return {"factor": Quantity(self.factor.view(-1, 1, 1), ("all rows",), self._names)}
+
+    monkeypatch.setattr(Fixed, "learned", factors)
+    fits = NetworkArm("independent", 1, SHORT, 8).fit(rows(), jobs(settings=1))
     regressions = fits.learned[fits.learned["column"] != "b"]
     assert {"a", "d"} <= set(regressions["column"])
     assert set(fits.learned["line"]) == {"all rows"}
 
 
 def test_where_labels_do_not_tell_tasks_apart_the_name_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unnamed(self: Balancing) -> Mapping[str, Quantity]:
-        replicas = sum(len(p) for p in self.parameters())
-        return {"state": Quantity(torch.ones(replicas, 1, 1), ("x",), ("y",))}
+    def unnamed(self: Fixed) -> Mapping[str, Quantity]:
+        return {"state": Quantity(self.factor.view(-1, 1, 1), ("x",), ("y",))}
 
-    monkeypatch.setattr(Uncertainty, "learned", unnamed)
-    fits = NetworkArm("independent + uncertainty", 1, SHORT, 8).fit(rows(), jobs(settings=1))
+    monkeypatch.setattr(Fixed, "learned", unnamed)
+    fits = NetworkArm("independent", 1, SHORT, 8).fit(rows(), jobs(settings=1))
     assert set(fits.learned["quantity"]) == {f"state ({name})" for name in "abcd"}
 
 

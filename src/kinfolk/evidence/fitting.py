@@ -97,12 +97,7 @@ def jobs_of(comparing: Comparing, split: int, rows: Rows, settings: int) -> tupl
 
 
 def device_of(comparing: Comparing) -> str:
-    """Where the networks of this process are.
-
-    >>> import types
-    >>> device_of(types.SimpleNamespace(plan=types.SimpleNamespace(device="cuda:1"), devices=1))
-    'cuda:1'
-    """
+    """Where the networks of this process are: on the device that was asked for, or on its share of several."""
     device = comparing.plan.device
     if comparing.devices == 1 or not device.startswith("cuda"):
         return device

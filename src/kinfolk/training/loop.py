@@ -145,7 +145,7 @@ class Training:
         if self.phase and self.updates == self.phase * self.schedule.updates:
             self._begin_phase()
         epoch, before = len(self.history), self._before()
-        for part in (self.network.model, self.network.balancing, *self.network.penalties):
+        for part in self.network.parts():
             part.at_epoch(epoch, *before)
         self.network.optimizer.forget()  # so that what it derives depends on no more than a checkpoint holds
         losses, weights, seen = self._train(min(self.schedule.every, self.schedule.updates - self._in_phase))
@@ -178,7 +178,7 @@ class Training:
         if epoch % max(1, epochs // 20):
             return
         network, found = self.network, {}
-        for part in (network.model, network.balancing, *network.penalties):
+        for part in network.parts():
             found |= {
                 name: replace(one, values=one.values.detach().cpu().clone()) for name, one in part.learned().items()
             }
@@ -293,11 +293,7 @@ class Training:
 
     def _learned(self, state: dict[str, Tensor]) -> list[Learned]:
         """What was learned, from a checkpoint; lines and columns are the network's."""
-        named = {
-            name: quantity
-            for part in (self.network.model, self.network.balancing, *self.network.penalties)
-            for name, quantity in part.learned().items()
-        }
+        named = {name: quantity for part in self.network.parts() for name, quantity in part.learned().items()}
         found = []
         for i in range(sum(name.endswith("/updates") for name in state)):
             kept = {name: state.get(f"{i}/{name}") for name in named}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Int
@@ -124,6 +126,10 @@ class Network(nn.Module):
             return batch
         active = active.view_as(batch.present)
         return replace(batch, weight=batch.weight * active.unsqueeze(1), present=batch.present & active)
+
+    def parts(self) -> list[Sharing | Balancing | Penalty]:
+        """What hears of epochs and learns something: the network, the balancing and the penalties."""
+        return [self.model, self.balancing, *cast(Iterable[Penalty], self.penalties)]
 
     def shared(self) -> list[nn.Parameter]:
         """The parameters that serve several tasks, where the balancing asks for them."""
