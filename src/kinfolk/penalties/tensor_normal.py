@@ -189,6 +189,7 @@ class TensorNormal(Penalty):
     References
     ----------
     M. Long, Z. Cao, J. Wang, P. S. Yu (2017). Learning multiple tasks with multilinear relationship networks. NIPS.
+
     There several layers of each task have such a prior; here it is their heads, without the biases.
     """
 

@@ -45,8 +45,9 @@ class Adapters(Sharing):
     References
     ----------
     N. Houlsby, A. Giurgiu, S. Jastrzebski, B. Morrone, Q. de Laroussilhe, A. Gesmundo, M. Attariyan, S. Gelly (2019).
-    Parameter-efficient transfer learning for NLP. ICML. Section 2. There a layer of a transformer has two adapters
-    and trained layer norms; here a stage of any kind has one.
+    Parameter-efficient transfer learning for NLP. ICML. Section 2.
+
+    There a layer of a transformer has two adapters and trained layer norms; here a stage of any kind has one.
     """
 
     def __init__(self, size: int = 8, frozen: bool = False) -> None:

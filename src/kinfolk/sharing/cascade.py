@@ -38,8 +38,9 @@ class Cascade(Sharing):
 
     References
     ----------
-    J. Dai, K. He, J. Sun (2016). Instance-aware semantic segmentation via multi-task network cascades. CVPR. The
-    idea; what is said there about boxes and masks (warping of regions) has no counterpart here.
+    J. Dai, K. He, J. Sun (2016). Instance-aware semantic segmentation via multi-task network cascades. CVPR.
+
+    The idea; what is said there about boxes and masks (warping of regions) has no counterpart here.
 
     Examples
     --------

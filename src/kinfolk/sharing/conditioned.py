@@ -41,8 +41,9 @@ class Conditioned(Sharing):
 
     References
     ----------
-    A. Dosovitskiy, J. Djolonga (2020). You only train once: loss-conditional training of deep networks. ICLR. There
-    the features are conditioned before the non-linearity of a block; here after the stage, as a stage may be any
+    A. Dosovitskiy, J. Djolonga (2020). You only train once: loss-conditional training of deep networks. ICLR.
+
+    There the features are conditioned before the non-linearity of a block; here after the stage, as a stage may be any
     module. Preferences below 0.001 count as 0.001.
     """
 

@@ -28,7 +28,9 @@ class CovarianceAlignment(Sharing):
     References
     ----------
     S. Wu, H. R. Zhang, C. Ré (2020). Understanding and improving information transfer in multi-task learning. ICLR.
-    Algorithm 1. There the shared layer can be held fixed; here all is trained together.
+    Algorithm 1.
+
+    There the shared layer can be held fixed; here all is trained together.
     """
 
     def setup(self, trunk: Trunk, tasks: Sequence[Task], inputs: torch.Size) -> CovarianceAlignment:

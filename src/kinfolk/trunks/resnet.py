@@ -69,8 +69,10 @@ class ResNet(Trunk):
     References
     ----------
     K. He, X. Zhang, S. Ren, J. Sun (2016). Deep residual learning for image recognition. CVPR. Table 1 and section
-    4.2. Shortcuts between groups are 1 x 1 convolutions (option B), also where the paper's CIFAR-10 networks pad with
-    zeros (option A).
+    4.2.
+
+    Shortcuts between groups are 1 x 1 convolutions (option B), also where the paper's CIFAR-10 networks pad with zeros
+    (option A).
 
     Examples
     --------
