@@ -9,14 +9,15 @@
 
 Networks are an mlp (784 inputs, four ReLU layers of 1024, 600 rows) and a lenet (28 x 28, convolutions of 10 and 20
 channels, 50 dense units, 100 rows) with a linear head of 10 classes per task, on random rows and labels, moved by Adam.
+
 Contestants take turns, so that what else the machine does hits all of them: a loop in plain torch with
 ``sum(losses).backward()``, the same loop with the method in that line ("loop"), the same loop with torchjd, the least
-that one would write by hand for a rule on Gramians ("floor"), and Kinfolk's own network in its training ("training")
-with the method and with ``fixed``. A ratio is to the plain loop, for
-a training to the one with ``fixed``: the median of ratios within turns, with the spread (lowest to highest). A turn is
-one update of the mlp and ten of the lenet, ``--every`` if these are more. One thread, CPU time; ``--threads 2`` is
-wall time. Memory is the rise of the process's peak when
-the method follows upon the sum. Each row, and each number of memory, has a process of its own.
+that one would write by hand for a rule on Gramians ("floor"), and Kinfolk's own network in its training with the method
+("training") and with ``fixed``. A turn is one update of the mlp and ten of the lenet, ``--every`` if these are more.
+
+A ratio is the median of ratios within turns, with the spread (lowest to highest). One thread, CPU time; ``--threads 2``
+is wall time. Memory is the rise of the process's peak when the method follows upon what it is compared with. Each row,
+and each number of memory, has a process of its own.
 """
 
 from __future__ import annotations
