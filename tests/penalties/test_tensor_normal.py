@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_a_spectrum_is_its_matrix(features: int) -> None:
         torch.testing.assert_close(white.T @ white, x[0].T @ torch.linalg.solve(matrix, x[0]))
 
 
-def model_of(tasks: tuple[Task, ...] = (*TASKS, Task("d", "regression")), seed: int = 0) -> Hard:
+def model_of(tasks: tuple[Task, ...] = (*TASKS, Task("d", "regression")), seed: int = 0) -> Any:
     with replicas.own("network", seed):
         return Hard().setup(Mlp(5), tasks, torch.Size([3]))
 
@@ -93,13 +94,13 @@ def value(penalty: TensorNormal, model: Hard, copies: int = 1) -> Tensor:
     return penalty(model, Outputs([features], [features]), torch.zeros(copies, 4))
 
 
-def heads(model: Hard) -> Tensor:
+def heads(model: Any) -> Tensor:
     return model.heads.layers[0].weight.mT.detach()
 
 
 def test_it_is_the_density_but_for_a_constant() -> None:
     model = model_of()
-    penalty = TensorNormal(strength=0.5).setup(model, (*TASKS, Task("d", "regression")))
+    penalty: Any = TensorNormal(strength=0.5).setup(model, (*TASKS, Task("d", "regression")))
     before = value(penalty, model)
     torch.testing.assert_close(before[0], heads(model).square().sum() * 0.5 / 2)  # all identities
     penalty.at_epoch(1, None, None)
@@ -198,6 +199,7 @@ def test_the_variant_of_the_authors() -> None:
 
 
 def test_bad_input() -> None:
+    wrong: dict[str, Any]
     for wrong in ({"strength": -1}, {"eps": 0}, {"every": 0}, {"rounds": 0}, {"variant": "other"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TensorNormal(**wrong)

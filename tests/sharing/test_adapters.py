@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +24,12 @@ TASKS = (Task("a", "regression"), Task("b", "multiclass", ("x", "y", "z")), Task
 INPUTS = torch.Size([5])
 
 
-def build(kind: Sharing, trunk: Trunk | None = None, inputs: torch.Size = INPUTS) -> Sharing:
+def build(kind: Sharing, trunk: Trunk | None = None, inputs: torch.Size = INPUTS) -> Any:
     with replicas.own("network", 0):
         return kind.setup(trunk or Mlp(6), TASKS, inputs)
 
 
-def silence(model: Sharing) -> None:
+def silence(model: Any) -> None:
     for adapter in model.adapters:
         nn.init.zeros_(adapter.up.weight)
         nn.init.zeros_(adapter.up.bias)
@@ -82,7 +83,7 @@ def test_each_task_goes_its_own_way() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def _alone(model: Sharing, x: Tensor, task: int) -> Tensor:
+def _alone(model: Any, x: Tensor, task: int) -> Tensor:
     for stage, adapter in zip(model.trunk, model.adapters, strict=True):
         x = stage(x)
         inside = x @ adapter.down.weight[task] + adapter.down.bias[task]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,15 +18,15 @@ TASKS = (Task("a", "regression"), Task("b", "multiclass", ("x", "y", "z")), Task
 INPUTS = torch.Size([5])
 
 
-def build(kind: Sharing, tasks: tuple[Task, ...] = TASKS) -> Sharing:
+def build(kind: Sharing, tasks: tuple[Task, ...] = TASKS) -> Any:
     with replicas.own("network", 0):
         return kind.setup(Mlp(6), tasks, INPUTS)
 
 
-def linear(stop: bool) -> tuple[Cascade, Tensor, Tensor, Tensor]:
+def linear(stop: bool) -> tuple[Any, Tensor, Tensor, Tensor]:
     """y1 = A z, y2 = B z + c y1, z = W x: the model, x, and what W gets from y2 directly and through y1."""
     tasks = (Task("one", "regression"), Task("two", "regression"))
-    model = Cascade(stop=stop).setup(FromModules([nn.Linear(5, 4, bias=False)]), tasks, INPUTS)
+    model: Any = Cascade(stop=stop).setup(FromModules([nn.Linear(5, 4, bias=False)]), tasks, INPUTS)
     x = torch.randn(1, 1, 5)
     heads, c = model.heads.layers[0].weight.detach(), model.levels[0].weights[0].detach().squeeze()
     direct, path = (torch.outer(w.squeeze(), x.squeeze()) for w in (heads[1], c * heads[0]))

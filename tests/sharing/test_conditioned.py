@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from kinfolk.trunks.base import Trunk
 TASKS = (Task("a", "regression"), Task("b", "multiclass", ("x", "y", "z")), Task("c", "regression"))
 
 
-def build(kind: Sharing, trunk: Trunk | None = None, inputs: tuple[int, ...] = (5,)) -> Sharing:
+def build(kind: Sharing, trunk: Trunk | None = None, inputs: tuple[int, ...] = (5,)) -> Any:
     with replicas.own("network", 0):
         return kind.setup(trunk or Mlp(6), TASKS, torch.Size(inputs))
 
@@ -83,6 +85,7 @@ def test_one_network_learns_every_weighting() -> None:
 
 
 def test_bad_input() -> None:
+    wrong: dict[str, Any]
     for wrong in ({"hidden": 0}, {"factor": -1}, {"factor": float("nan")}, {"factor": float("inf")}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
             Conditioned(**wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def build(kind: Sharing) -> Sharing:
+def build(kind: Sharing) -> Any:
     with replicas.own("network", 0):
         return kind.setup(Mlp(6), TASKS, INPUTS)
 
@@ -69,7 +70,7 @@ def fit(model: Sharing, parameters: list[nn.Parameter], x: tuple[Tensor, Tensor]
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = sum((model(one[None]).tasks[i][0] - y).square().mean() for i, one in enumerate(x))
+        loss = torch.stack([(model(one[None]).tasks[i][0] - y).square().mean() for i, one in enumerate(x)]).sum()
         loss.backward()
         return loss
 
@@ -84,7 +85,7 @@ def planted() -> tuple[tuple[Tensor, Tensor], Tensor]:
     return (one, one @ rotation), rotation
 
 
-def linear(kind: Sharing) -> Sharing:
+def linear(kind: Sharing) -> Any:
     tasks = tuple(Task(name, "multiclass", ("x", "y", "z")) for name in ("one", "two"))
     return kind.setup(FromModules([nn.Linear(SIZE, BODY, bias=False)]), tasks, torch.Size([SIZE]))
 
