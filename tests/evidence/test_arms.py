@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from kinfolk.data.tasks import Task
-from kinfolk.evidence import stacks as stacking
 from kinfolk.evidence.arms import SETTINGS, NetworkArm
 from kinfolk.evidence.jobs import Job, Rows, Surroundings
 from kinfolk.evidence.length import Length
 from kinfolk.evidence.networks import NetworkPredictor, from_state, mean
 from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
+from kinfolk.training import checkpoints
 
 SHORT = Length(epochs=4, updates=12, batch=8)
 
@@ -164,7 +164,7 @@ def test_together_keeps_one_epoch_for_all_tasks():
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_is_the_run_that_was_not_stopped(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(stacking, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     arm = NetworkArm("hard + uncertainty", 2, SHORT, 8)
     whole = predictions(arm, jobs())
     cut = Surroundings(Folder(tmp_path), deadline=time.monotonic())  # one epoch of each stack, then the time is up
@@ -179,7 +179,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_arms as t
-t.stacking.CHECKPOINT_SECONDS = 0.0
+t.checkpoints.SECONDS = 0.0
 arm = t.NetworkArm("hard", 2, t.Length(epochs=120, updates=12, batch=8, patience=1.0), 8)
 found = t.predictions(arm, t.jobs(), t.Surroundings(t.Folder(Path(sys.argv[1]))))
 t.np.savez(sys.argv[1] + "/found.npz", *[p for one in found for p in one])

@@ -24,6 +24,7 @@ from kinfolk.evidence.stacks import Stack, train_together
 from kinfolk.quantities import Quantity
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
+from kinfolk.training import checkpoints
 from kinfolk.training.loop import Learned, Parts
 from kinfolk.trunks.base import Trunk
 
@@ -137,7 +138,7 @@ def test_where_labels_do_not_tell_tasks_apart_the_name_does(monkeypatch: pytest.
 
 
 def test_a_resumed_fit_has_learned_the_same(learning: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacking, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     arm = NetworkArm("hard + uncertainty", 2, SHORT, 8)
     whole = arm.fit(rows(), jobs()).learned
     assert arm.fit(rows(), jobs(), Surroundings(Folder(tmp_path), deadline=time.monotonic())).cut

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from kinfolk import distributed
 from kinfolk.data.problem import Problem
 from kinfolk.evidence.features import Preparation
 from kinfolk.evidence.jobs import Surroundings, nothing_learned
 from kinfolk.evidence.networks import Part, members_of
-from kinfolk.exceptions import InputError
 from kinfolk.quantities import Quantity
-from kinfolk.runs import Folder
+from kinfolk.training import checkpoints
 from kinfolk.training.loop import Learned, Parts, Replica, Training
 from kinfolk.training.schedule import Schedule
 
-CHECKPOINT_SECONDS = 30.0
 CURVE_POINTS = 100
 LEARNED_ROWS = 20_000  # of one quantity and setting: a large one is kept at fewer updates
 
@@ -173,9 +168,7 @@ def train_together(stacks: Sequence[Stack], around: Surroundings) -> None:
     for i, stack in enumerate(stacks):
         name = f"checkpoint{i}.safetensors"
         stack.training.stopping.together = around.together
-        if around.folder is not None and around.folder.has(name):
-            stack.training.load(_read(around.folder, name))
-        stack.training.run(None, around.deadline, _keeper(around.folder, name))
+        checkpoints.run(stack.training, around.folder, name, around.deadline)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -189,29 +182,3 @@ def _mean_known(values: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values)
     count = known.sum(0)
     return np.where(count, np.where(known, values, 0.0).sum(0) / np.maximum(count, 1), np.nan)
-
-
-def _keeper(folder: Folder | None, name: str) -> Callable[[Training], None]:
-    """Writes a checkpoint at most every 30 s."""
-    if folder is None or distributed.rank() > 0:
-        return lambda training: None
-    return partial(_keep, folder, name, [time.monotonic()])
-
-
-def _keep(folder: Folder, name: str, last: list[float], training: Training) -> None:
-    if time.monotonic() - last[0] < CHECKPOINT_SECONDS:
-        return
-    from safetensors.torch import save
-
-    folder.write_bytes(name, save({n: t.contiguous().cpu().clone() for n, t in training.state().items()}))
-    last[0] = time.monotonic()
-
-
-def _read(folder: Folder, name: str) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(folder.read_bytes(name))
-    except SafetensorError as error:
-        raise InputError(f"The checkpoint {name} in {folder} is damaged ({error}). Remove it to train anew.") from error

@@ -1,0 +1,1 @@
+"""Published experiments as commands; one export line per study."""
