@@ -23,6 +23,8 @@ class Heads(nn.Module):
         T tasks.
     size
         Features that each head reads: one number, or one per task.
+    spread
+        Deviation of normal initial weights, with biases of 0; None: as torch's layers start.
 
     Attributes
     ----------
@@ -32,14 +34,14 @@ class Heads(nn.Module):
         The positions of the tasks in each layer.
     """
 
-    def __init__(self, tasks: Sequence[Task], size: int | Sequence[int]) -> None:
+    def __init__(self, tasks: Sequence[Task], size: int | Sequence[int], spread: float | None = None) -> None:
         super().__init__()
         sizes = [size] * len(tasks) if isinstance(size, int) else list(size)
         groups: dict[tuple[int, int], list[int]] = {}
         for i, task in enumerate(tasks):
             groups.setdefault((task.size, sizes[i]), []).append(i)
         self.groups = tuple(map(tuple, groups.values()))
-        self.layers = nn.ModuleList([stack([_head(sizes[i], tasks[i]) for i in at]) for at in self.groups])
+        self.layers = nn.ModuleList([stack([_head(sizes[i], tasks[i], spread) for i in at]) for at in self.groups])
 
     def forward(self, features: Sequence[Tensor]) -> Outputs:
         """One output per task from what each head reads, ``[replica, row, feature]``."""
@@ -54,9 +56,13 @@ class Heads(nn.Module):
         return Outputs(outputs, features, weights)
 
 
-def _head(size: int, task: Task) -> Linear:
+def _head(size: int, task: Task, spread: float | None) -> Linear:
     with own(f"head {task.name}"):
-        return Linear(size, task.size)
+        layer = Linear(size, task.size)
+        if spread is not None:
+            nn.init.normal_(layer.weight, std=spread)
+            nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _read(layer: Linear, features: list[Tensor]) -> Sequence[Tensor]:
