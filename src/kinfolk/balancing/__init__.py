@@ -6,6 +6,7 @@ from kinfolk.balancing.base import Losses as Losses
 from kinfolk.balancing.cagrad import CAGrad as CAGrad
 from kinfolk.balancing.dwa import Dwa as Dwa
 from kinfolk.balancing.evolving import Evolving as Evolving
+from kinfolk.balancing.excess import Excess as Excess
 from kinfolk.balancing.famo import Famo as Famo
 from kinfolk.balancing.fixed import Fixed as Fixed
 from kinfolk.balancing.gradient_gate import GradientGate as GradientGate
