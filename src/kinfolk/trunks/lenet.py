@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kinfolk.trunks.base import Stages, Trunk
-from kinfolk.trunks.convolution import Conv2d, MaxPool, Reshape, checked_shape, image_of
+from kinfolk.trunks.convolution import Conv2d, MaxPool, Reshape, checked_shape, glorot, image_of
 from kinfolk.trunks.stages import ACTIVATIONS, Chain, Dropout, Each, Linear
 
 RISING = ("relu", "tanh", "sigmoid")  # pooled first the result is the same, for a quarter of the work
@@ -20,7 +20,7 @@ class LeNet(Trunk):
 
     A stage is a convolution with its activation and pooling, or the dense layer. The defaults are the network of
     Deep-AMTFL's official code for MNIST, which is that of Caffe and unlike LeNet-5 has max pooling, ReLU and one
-    dense layer; that code draws weights by Glorot's rule, here they start as torch's layers do.
+    dense layer; that code draws weights by Glorot's rule.
 
     Parameters
     ----------
@@ -37,6 +37,8 @@ class LeNet(Trunk):
     shape
         Channels, height and width of the images, where inputs are flat: rows of a table, say. None: inputs are
         ``[channel, height, width]``.
+    init
+        "torch": weights and biases start as those of torch's layers; "glorot": by Glorot's uniform rule, biases at 0.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class LeNet(Trunk):
         activation: str = "relu",
         dropout: float = 0.0,
         shape: Sequence[int] | None = None,
+        init: str = "torch",
     ) -> None:
         if not channels or min(channels) < 1:
             raise ValueError(f"`channels` must be at least one number, each at least 1. Got {tuple(channels)}.")
@@ -71,6 +74,9 @@ class LeNet(Trunk):
             raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}. Got {activation!r}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1). Got {dropout}.")
+        if init not in ("torch", "glorot"):
+            raise ValueError(f"`init` must be 'torch' or 'glorot'. Got {init!r}.")
+        self.init = init
         self.channels, self.kernel, self.hidden = tuple(channels), kernel, hidden
         self.activation, self.dropout, self.shape = activation, float(dropout), checked_shape(shape)
 
@@ -85,7 +91,11 @@ class LeNet(Trunk):
             shapes.append(shape)
         if self.shape is not None:
             stages[0] = Chain(Reshape(self.shape), *stages[0].children())
-        return Stages([*stages, self._dense(math.prod(shape))], [*shapes, torch.Size([self.hidden])])
+        stages.append(self._dense(math.prod(shape)))
+        if self.init == "glorot":
+            for stage in stages:
+                glorot(stage)
+        return Stages(stages, [*shapes, torch.Size([self.hidden])])
 
     def _after(self, size: int, inputs: torch.Size) -> int:
         """Height or width after a convolution and pooling."""
