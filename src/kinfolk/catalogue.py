@@ -23,8 +23,10 @@ from kinfolk.terms import parse as parse
 from kinfolk.terms import write
 
 BASES = (
+    *("origin", "idx"),  # of datasets
     *("base", "stages", "convolution", "looped"),  # of trunks
     *("heads", "copies", "description", "grouping"),  # of sharing
+    *("results", "running"),  # of studies
     *("nodes", "rows", "layers", "norms", "passes", "gramian", "library", "wording", "jacobian"),  # of balancing
 )
 """Files of a catalogue that hold no method."""
@@ -115,7 +117,10 @@ class Catalogue:
 CATALOGUES: dict[str, Catalogue] = {
     title: Catalogue(title, f"kinfolk.{title}") for title in ("trunks", "sharing", "penalties", "balancing", "datasets")
 }
-"""All catalogues by title."""
+"""All catalogues of what an arm is made of, and of data, by title: a name is in one of them only."""
+
+STUDIES = Catalogue("studies", "kinfolk.studies")
+"""The published experiments. They have names of their own: `uncertainty` is a balancing method and a study."""
 
 
 def find(name: str) -> tuple[str, Callable[..., Any]]:
