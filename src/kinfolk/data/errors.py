@@ -276,6 +276,8 @@ def _observed(task: Task, target: ArrayLike, prediction: ArrayLike, weights: Arr
             f"Predictions of task {task.name!r} must be [{len(target)}, {task.size}] and weights [..., {len(target)}]. "
             f"Got {list(prediction.shape)} and {list(weights.shape)}."
         )
+    if target.ndim > 1:
+        raise ValueError(f"Errors judge single numbers. The labels of task {task.name!r} are vectors of {task.size}.")
     seen = np.isfinite(target)
     if not seen.all():
         target, prediction, weights = target[seen], prediction[seen], weights[..., seen]

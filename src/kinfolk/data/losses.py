@@ -15,7 +15,8 @@ from kinfolk.data.tasks import Task
 def row_loss(kind: str, output: Tensor, target: Tensor) -> Tensor:
     """The loss of each row.
 
-    Regression: squared error of the standardised target. Binary: logistic loss of the logit. Multiclass:
+    Regression: squared error of the standardised target, of a vector the mean over its numbers.
+    Binary: logistic loss of the logit. Multiclass:
     softmax cross-entropy.
 
     Parameters
@@ -25,13 +26,15 @@ def row_loss(kind: str, output: Tensor, target: Tensor) -> Tensor:
     output
         ``[..., row, size]``.
     target
-        ``[..., row]``; a class is its code as a number.
+        ``[..., row]``; a class is its code as a number. Vectors are ``[..., row, size]``.
 
     Returns
     -------
     Tensor
         ``[..., row]``.
     """
+    if kind == "regression" and target.ndim == output.ndim:
+        return (output - target).square().mean(-1)
     if kind == "regression":
         return (output.squeeze(-1) - target).square()
     if kind == "binary":
@@ -65,7 +68,7 @@ def row_losses(tasks: Sequence[Task], outputs: Sequence[Tensor], targets: Sequen
     outputs
         One ``[replica, row, size]`` per task.
     targets
-        One ``[replica, row]`` per task.
+        One ``[replica, row]`` per task, ``[replica, row, size]`` for vectors.
 
     Returns
     -------

@@ -27,8 +27,8 @@ class Batch:
     inputs
         ``[replica, row, ...]``.
     targets
-        One ``[replica, row]`` per task, filled with 0 where not observed (masking after the loss would give
-        NaN gradients).
+        One ``[replica, row]`` per task, ``[replica, row, size]`` where labels are vectors; filled with 0 where not
+        observed (masking after the loss would give NaN gradients).
     weight
         ``[replica, row, task]``, already divided; 0 = not observed, or padding.
     present
@@ -38,7 +38,7 @@ class Batch:
     """
 
     inputs: Float[Tensor, "replica row *feature"]
-    targets: Sequence[Float[Tensor, "replica row"]]
+    targets: Sequence[Float[Tensor, "replica row ..."]]
     weight: Float[Tensor, "replica row task"]
     present: Bool[Tensor, "replica task"]
     preference: Float[Tensor, "replica row task"] | None = None
@@ -82,7 +82,8 @@ class Problem:
     inputs
         ``[row, ...]``.
     targets
-        One ``[row]`` per task, 0 where not observed; regression targets are standardised by whoever trains.
+        One ``[row]`` per task, ``[row, size]`` where labels are vectors (``Task.outputs``); 0 where not observed.
+        Regression targets are standardised by whoever trains.
     observed
         Bool ``[row, task]``.
     weight
@@ -92,7 +93,7 @@ class Problem:
     """
 
     inputs: Float[Tensor, "row ..."]
-    targets: Sequence[Float[Tensor, " row"]]
+    targets: Sequence[Float[Tensor, "row ..."]]
     observed: Bool[Tensor, "row task"]
     weight: Float[Tensor, " row"]
     tasks: tuple[Task, ...]
@@ -101,21 +102,28 @@ class Problem:
     def from_arrays(
         cls,
         inputs: np.ndarray | Tensor,
-        labels: np.ndarray,
+        labels: np.ndarray | Sequence[np.ndarray],
         tasks: Sequence[Task],
         weight: np.ndarray | None = None,
         device: str | torch.device = "cpu",
     ) -> Problem:
-        """From labels in which NaN means *not observed* (``[row, task]``), in torch's default float type."""
+        """From labels in which NaN means *not observed*, in torch's default float type.
+
+        Labels are ``[row, task]``, or one array per task: ``[row]``, or ``[row, size]`` where they are vectors. A vector
+        is observed if all of it is.
+        """
         dtype = torch.get_default_dtype()
-        marks = torch.as_tensor(np.asarray(labels, dtype=np.float64))
-        observed = ~marks.isnan()
-        filled = torch.where(observed, marks, 0.0).to(device, dtype)
-        rows = torch.ones(len(marks)) if weight is None else torch.as_tensor(weight)
+        columns = list(labels.T) if isinstance(labels, np.ndarray) else list(labels)
+        marks = [torch.as_tensor(np.asarray(column, dtype=np.float64)) for column in columns]
+        missing = [mark.isnan().flatten(1).any(1) if mark.ndim > 1 else mark.isnan() for mark in marks]
+        rows = torch.ones(len(marks[0])) if weight is None else torch.as_tensor(weight)
         return cls(
             inputs=torch.as_tensor(inputs).to(device, dtype),
-            targets=[column.contiguous() for column in filled.unbind(1)],
-            observed=observed.to(device),
+            targets=[
+                torch.where(none if mark.ndim == 1 else none.unsqueeze(1), 0.0, mark).to(device, dtype).contiguous()
+                for mark, none in zip(marks, missing, strict=True)
+            ],
+            observed=~torch.stack(missing, 1).to(device),
             weight=rows.to(device, dtype),
             tasks=tuple(tasks),
         )
@@ -166,13 +174,26 @@ class Problem:
         return (self.observed * self.weight.unsqueeze(1)).mean(0)
 
     def _targets(self, rows: Tensor, columns: Tensor | None) -> list[Tensor]:
+        if len(self._stacked) == 1 and columns is None:
+            return list(self._stacked[0][1][:, rows].unbind())
         if columns is None:
-            return list(self._stacked[:, rows].unbind())
-        return [self._stacked[slot.unsqueeze(1), rows] for slot in columns.unbind(1)]
+            return [target[rows] for target in self.targets]
+        return [self._slot(slot, rows) for slot in columns.unbind(1)]
+
+    def _slot(self, tasks: Tensor, rows: Tensor) -> Tensor:
+        """The labels of one task for each replica; these tasks are alike."""
+        if len(self._stacked) == 1:
+            return self._stacked[0][1][tasks.unsqueeze(1), rows]
+        places, labels = next((p.to(tasks.device), t) for p, t in self._stacked if int(tasks[0]) in p)
+        return labels[torch.searchsorted(places, tasks).unsqueeze(1), rows]
 
     @cached_property
-    def _stacked(self) -> Tensor:
-        return torch.stack(list(self.targets))
+    def _stacked(self) -> list[tuple[Tensor, Tensor]]:
+        """Labels of one shape in one piece, ``[task, row, ...]``, and which tasks these are."""
+        groups: dict[torch.Size, list[int]] = {}
+        for i, target in enumerate(self.targets):
+            groups.setdefault(target.shape, []).append(i)
+        return [(torch.tensor(at), torch.stack([self.targets[i] for i in at])) for at in groups.values()]
 
     def _divisor(self, labels: Tensor, columns: Tensor | None, per: str, rows: int) -> Tensor:
         if per == "batch":

@@ -26,11 +26,14 @@ class Task:
     error
         The name of the error by which it is judged, see :mod:`kinfolk.data.errors`; lower is better.
         By default the error of its kind.
+    outputs
+        How many numbers the label of a regression is. More than 1: the label is a vector, its loss the mean over them;
+        tables have none, and the errors of :mod:`kinfolk.data.errors` judge single numbers alone.
 
     Raises
     ------
     ValueError
-        For an unknown kind, or classes that do not fit it.
+        For an unknown kind, or classes that do not fit it, or outputs of no regression.
 
     Examples
     --------
@@ -38,6 +41,8 @@ class Task:
     'rrse'
     >>> Task("colour", "multiclass", ("blue", "green", "red")).size
     3
+    >>> Task("right half", "regression", outputs=392).size
+    392
     """
 
     name: str
@@ -45,6 +50,7 @@ class Task:
     classes: tuple[str | int | float | bool, ...] = ()
     main: bool = True
     error: str = ""
+    outputs: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -52,10 +58,12 @@ class Task:
         least = {"regression": 0, "binary": 2, "multiclass": 2}[self.kind]
         if len(self.classes) < least or (self.kind != "multiclass" and len(self.classes) != least):
             raise ValueError(f"A {self.kind} task needs {least} classes. Task {self.name!r} got {len(self.classes)}.")
+        if self.outputs < 1 or (self.outputs > 1 and self.kind != "regression"):
+            raise ValueError(f"`outputs` must be 1, or more for a regression. Task {self.name!r} got {self.outputs}.")
         if not self.error:
             object.__setattr__(self, "error", DEFAULT_ERRORS[self.kind])
 
     @property
     def size(self) -> int:
-        """How many numbers predict one row: 1, or the number of classes of a multiclass task."""
-        return len(self.classes) if self.kind == "multiclass" else 1
+        """How many numbers predict one row: the classes of a multiclass task, else ``outputs``, mostly 1."""
+        return len(self.classes) if self.kind == "multiclass" else self.outputs

@@ -191,5 +191,5 @@ def _margins(tasks: Sequence[Task], outputs: Outputs, batch: Batch) -> Tensor:
         if task.kind == "multiclass":
             found.append(1 - predicted.gather(-1, target.long().unsqueeze(-1)).squeeze(-1))
         else:
-            found.append((predicted.squeeze(-1) - target).abs())
+            found.append((predicted - target.view_as(predicted)).abs().mean(-1))
     return torch.stack(found, -1)
