@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from kinfolk import replicas
+from kinfolk.balancing import Fixed
+from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.sharing import CovarianceAlignment, Hard
 from kinfolk.sharing.base import Sharing, reach
+from kinfolk.training.loop import Training
+from kinfolk.training.network import Parts, Replica
+from kinfolk.training.schedule import Schedule
 from kinfolk.trunks import FromModules, Mlp
 
 TASKS = (Task("a", "regression"), Task("b", "multiclass", ("x", "y", "z")), Task("c", "regression"))
@@ -116,3 +121,20 @@ def test_alignment_helps_where_a_small_trunk_cannot_serve_both(double) -> None:
     body, heads = next(aligned.trunk.parameters())[0].T, aligned.heads.layers[0].weight
     maps = torch.eye(SIZE) + aligned.deviations
     torch.testing.assert_close(maps[1] @ body @ heads[1], rotation.T @ maps[0] @ body @ heads[0], rtol=0, atol=1e-2)
+
+
+def test_a_fixed_trunk_rests_while_maps_and_heads_learn() -> None:
+    x, y = torch.randn(30, 5), torch.randn(30, 2)
+    problem = Problem.from_arrays(x, y.numpy(), [Task("a", "regression"), Task("b", "regression")])
+    rows = torch.arange(30)
+    one = Replica(rows[:20], rows[20:], (0, 1), 0, 0.01, 0.1)
+    training = Training(
+        problem,
+        lambda: Parts(Mlp(6), CovarianceAlignment(fixed=True), Fixed()),
+        [one],
+        Schedule(updates=4, every=4, batch=10, patience=9, warmup=1),
+    )
+    before = {name: p.detach().clone() for name, p in training.network.model.named_parameters()}
+    training.run()
+    for name, p in training.network.model.named_parameters():
+        assert torch.equal(p, before[name]) is name.startswith("trunk"), name

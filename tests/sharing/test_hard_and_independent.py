@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +85,56 @@ def test_branches_must_be_there() -> None:
         Hard(branch={"z": 1}).setup(Mlp(6), TASKS, INPUTS)
     with pytest.raises(ValueError, match=r"trunk's 2 stages\. Got 3 for 'a'"):
         Hard(branch={"a": 3}).setup(Mlp(6), TASKS, INPUTS)
+
+
+@pytest.mark.parametrize("split", [0, 1, 2, 3])
+def test_a_trunk_splits_after_a_stage(split: int) -> None:
+    x = torch.randn(1, 4, 5)
+    with replicas.own("network", 0):
+        model: Any = Hard(split=split).setup(Mlp(6, depth=3), TASKS, INPUTS)
+    outputs, shared = model(x), x
+    for stage in model.trunk:
+        shared = stage(shared)
+    assert len(model.trunk) == split
+    for task in range(len(TASKS)):
+        alone = shared.expand(len(TASKS), -1, -1)
+        for stage in model.upper.stages if split < 3 else ():
+            alone = stage(alone)
+        torch.testing.assert_close(outputs.features[task][0], alone[task])
+    found = reach(model, x)
+    for name, slices in found.items():
+        if name.startswith(("trunk", "upper")):
+            expected = torch.ones(1, 3) if name.startswith("trunk") else torch.eye(3)
+            assert torch.equal(slices, expected.bool()), name
+    mine = [*model.trunk[-1].parameters()] if split else []
+    assert all(a is b for a, b in zip(model.last_shared(), mine, strict=True))
+
+
+def test_a_split_above_all_stages_is_hard_sharing() -> None:
+    x, outputs = torch.randn(1, 4, 5), []
+    for kind in (Hard(), Hard(split=2)):
+        with replicas.own("network", 0):
+            outputs.append(kind.setup(Mlp(6), TASKS, INPUTS)(x).tasks)
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def test_a_split_in_a_stack_computes_what_its_replicas_compute() -> None:
+    x, apart = torch.randn(3, 7, 5), []
+    for seed in range(3):
+        with replicas.own("network", seed):
+            apart.append(Hard(split=1).setup(Mlp(6, depth=3), TASKS, INPUTS))
+    expected = [one(x[i : i + 1]).tasks for i, one in enumerate(apart)]
+    for task, output in enumerate(replicas.stack(apart)(x).tasks):
+        torch.testing.assert_close(output, torch.cat([one[task] for one in expected]))
+
+
+def test_a_split_must_be_there() -> None:
+    with pytest.raises(ValueError, match=r"`split` must be at least 0, and stand without `branch`\. Got -1"):
+        Hard(split=-1)
+    with pytest.raises(ValueError, match=r"stand without `branch`\. Got 1, \{'a': 1\}"):
+        Hard({"a": 1}, split=1)
+    with pytest.raises(ValueError, match=r"`split` must be at most the trunk's 2 stages\. Got 3"):
+        Hard(split=3).setup(Mlp(6), TASKS, INPUTS)
 
 
 def test_a_task_starts_alike_whatever_is_learned_beside_it() -> None:

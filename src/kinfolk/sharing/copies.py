@@ -22,6 +22,8 @@ class Copies(nn.Module):
         Shape of one row's inputs.
     names
         One per trunk: its initial weights depend on the seed and on this name alone. Equal names start equal.
+    first
+        The stage that they begin with, from 0: those before it are left out.
 
     Attributes
     ----------
@@ -31,7 +33,7 @@ class Copies(nn.Module):
         What a stage gives per row.
     """
 
-    def __init__(self, trunk: Trunk, inputs: torch.Size, names: Sequence[str]) -> None:
+    def __init__(self, trunk: Trunk, inputs: torch.Size, names: Sequence[str], first: int = 0) -> None:
         super().__init__()
         made = []
         for name in names:
@@ -39,8 +41,9 @@ class Copies(nn.Module):
                 made.append(trunk.build(inputs))
         self._n = len(made)
         self._kept: list[Tensor] | None = None
-        self.shapes = made[0].shapes
-        self.stages = nn.ModuleList([stack(list(same)) for same in zip(*(m.modules for m in made), strict=True)])
+        self.shapes = made[0].shapes[first:]
+        same = zip(*(m.modules[first:] for m in made), strict=True)
+        self.stages = nn.ModuleList([stack(list(stages)) for stages in same])
 
     def __len__(self) -> int:
         return self._n

@@ -25,13 +25,28 @@ class CovarianceAlignment(Sharing):
     a bias, starts as the identity; what is stored and decays is its deviation from that. Tasks go through the trunk
     as rows, so it costs one pass per task, and a batch norm counts the rows of all.
 
+    A map, a linear trunk and a head together can be any linear function of the task's inputs: what the tasks still
+    have in common is where training starts, and weight decay. A map that is not held back undoes harm, and help too.
+
+    Parameters
+    ----------
+    fixed
+        The trunk stays as it starts, as in the paper's algorithm; only maps and heads learn. Else all is trained
+        together.
+
     References
     ----------
     S. Wu, H. R. Zhang, C. Ré (2020). Understanding and improving information transfer in multi-task learning. ICLR.
     Algorithm 1.
-
-    There the shared layer can be held fixed; here all is trained together.
     """
+
+    def __init__(self, fixed: bool = False) -> None:
+        super().__init__()
+        self.fixed = fixed
+
+    def rates(self, phase: int) -> Mapping[str, float]:
+        """A fixed trunk rests."""
+        return {"trunk": 0.0} if self.fixed else {}
 
     def setup(self, trunk: Trunk, tasks: Sequence[Task], inputs: torch.Size) -> CovarianceAlignment:
         """A map per task, one trunk, a head per task."""

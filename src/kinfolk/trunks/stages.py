@@ -16,12 +16,18 @@ from torch.nn import functional as F
 from kinfolk import distributed
 from kinfolk.replicas import Random
 
+
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
     "gelu": F.gelu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
+    "linear": _itself,
 }
 """By the name that trunks know them by."""
 
