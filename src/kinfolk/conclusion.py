@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from kinfolk import report
-from kinfolk.data.errors import check_error
+from kinfolk.data.targets import chosen_errors
 from kinfolk.data.tasks import Task
 from kinfolk.evidence.compare import collect
 from kinfolk.evidence.fitting import Comparing
 from kinfolk.evidence.verdict import Verdict, judge
-from kinfolk.exceptions import InputError, unknown
+from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 
 
@@ -56,12 +56,7 @@ def conclude(path: Path | str, errors: Mapping[str, str] | None = None) -> Verdi
         raise InputError(f"{folder.path} must be the folder of a finished run. {hint}")
     about = folder.read_json("run.json")
     tasks = tuple(Task(**{**task, "classes": tuple(task["classes"])}) for task in about["tasks"])
-    checked = {}
-    kinds = {task.name: task.kind for task in tasks if task.main}
-    for name, error in (errors or {}).items():
-        if name not in kinds:
-            raise unknown("target", name, kinds)
-        checked[name] = check_error(name, error, kinds[name])
+    checked = chosen_errors(tasks, errors or {})
     wanted = checked or about["data"]["test_rows"] is not None  # else the errors in the comparison say all
     predictions = folder.read_frame("predictions.parquet") if wanted else pd.DataFrame()
     verdict = judge(folder.read_frame("comparison.parquet"), predictions, tasks, meta=about, errors=checked)

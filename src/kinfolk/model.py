@@ -12,6 +12,7 @@ import pandas as pd
 
 from kinfolk import __version__, persistence
 from kinfolk.data.encoding import Encoder
+from kinfolk.data.targets import by_target
 from kinfolk.data.tasks import Task
 from kinfolk.evidence import learners
 from kinfolk.evidence.jobs import Predictor, Setting
@@ -92,7 +93,9 @@ class Model:
         return {task.name: found[task.name] for task in self.tasks if task.name in found}, notes
 
     def predict(self, frame: pd.DataFrame, proba: bool = False) -> pd.DataFrame:
-        """Predictions for a table: a column per main task.
+        """Predictions for a table: a column per target.
+
+        Of a target that is a task for each class, probabilities are those of its tasks, scaled to sum to 1.
 
         Parameters
         ----------
@@ -107,9 +110,8 @@ class Model:
         """As :meth:`predict`, with warnings such as categories that the model has not seen."""
         found, notes = self.probabilities(frame)
         columns: dict[str, Any] = {}
-        for task in self.tasks:
-            if task.name in found:
-                columns |= _columns(task, found[task.name], proba)
+        for target, tasks in by_target(task for task in self.tasks if task.name in found).items():
+            columns |= _columns(target, tasks, [found[task.name] for task in tasks], proba)
         return pd.DataFrame(columns, index=frame.index), notes
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -232,14 +234,23 @@ def _check_blend(blend: Any, tasks: list[str], members: list[str]) -> None:
             raise ValueError(f"the weights of '{task}' must be shares of its members")
 
 
-def _columns(task: Task, prediction: np.ndarray, proba: bool) -> dict[str, Any]:
-    if task.kind == "regression":
-        return {task.name: prediction[:, 0]}
-    if task.kind == "binary":
+def _columns(target: str, tasks: Sequence[Task], predictions: Sequence[np.ndarray], proba: bool) -> dict[str, Any]:
+    task, prediction, classes = tasks[0], predictions[0], tasks[0].classes
+    if task.numeric:
+        return {target: prediction[:, 0]}
+    if task.target:
+        prediction, classes = _shares(np.concatenate(predictions, 1)), tuple(one.classes[1] for one in tasks)
+    elif task.kind == "binary":
         prediction = np.concatenate([1 - prediction, prediction], 1)
     if proba:
-        return {f"{task.name}: {c}": prediction[:, i] for i, c in enumerate(task.classes)}
-    return {task.name: _labels(task.classes, prediction.argmax(1))}
+        return {f"{target}: {c}": prediction[:, i] for i, c in enumerate(classes)}
+    return {target: _labels(classes, prediction.argmax(1))}
+
+
+def _shares(probability: np.ndarray) -> np.ndarray:
+    """Probabilities of each class against the rest as shares of their sum; equal ones where all are 0."""
+    whole = probability.sum(1, keepdims=True)
+    return np.where(whole > 0, probability, 1 / probability.shape[1]) / np.where(whole > 0, whole, 1)
 
 
 def _labels(classes: Sequence[Any], codes: np.ndarray) -> Any:

@@ -60,6 +60,16 @@ def marked_rows(column: pd.Series) -> np.ndarray:
     return test
 
 
+def learnable(
+    labels: np.ndarray, tasks: tuple[Task, ...], test: np.ndarray
+) -> tuple[np.ndarray, tuple[Task, ...], list[str]]:
+    """Leaves out the tasks of classes that only test rows have, and says so."""
+    there = [not task.target or bool((column[~test] == 1).any()) for task, column in zip(tasks, labels.T, strict=True)]
+    lacking = [task.name for task, one in zip(tasks, there, strict=True) if not one]
+    said = [f"Left out, since only test rows have the class: {shown(lacking)}."] if lacking else []
+    return labels[:, there], tuple(task for task, one in zip(tasks, there, strict=True) if one), said
+
+
 def check_parts(labels: np.ndarray, tasks: tuple[Task, ...], test: np.ndarray) -> list[str]:
     """Refuse targets that the training rows do not show; warn of classes that only the test rows have."""
     warnings = []

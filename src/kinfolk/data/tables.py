@@ -20,8 +20,8 @@ from kinfolk.data.columns import (
     tidy,
 )
 from kinfolk.data.reading import read
-from kinfolk.data.rows import check_parts, groups, marked_rows, weights
-from kinfolk.data.targets import make_task, parse_target
+from kinfolk.data.rows import check_parts, groups, learnable, marked_rows, weights
+from kinfolk.data.targets import chosen_errors, make_tasks, parse_target
 from kinfolk.data.tasks import Task
 from kinfolk.exceptions import InputError, unknown
 
@@ -35,7 +35,8 @@ class Roles:
     Parameters
     ----------
     targets
-        What is learned and judged, each ``NAME`` or ``NAME:KIND``; at least one.
+        What is learned and judged, each ``NAME`` or ``NAME:KIND``; at least one. ``NAME:one_vs_rest`` is a binary task
+        for each class.
     auxiliary
         What is learned only to help, in the same form.
     ignore
@@ -47,7 +48,7 @@ class Roles:
     split
         Says which rows are test rows: test/train, 1/0, True/False or yes/no.
     errors
-        Name of a main task -> name of the error by which it is judged.
+        Name of a main task or of its target -> name of the error by which it is judged.
     """
 
     targets: tuple[str, ...]
@@ -81,6 +82,8 @@ class Table:
         What the report calls the table.
     warnings
         What was done to the table that its owner should know.
+    added
+        How many rows at the end came from a table of rows without labels (:mod:`kinfolk.data.unlabelled`).
     """
 
     features: pd.DataFrame
@@ -91,6 +94,7 @@ class Table:
     test: np.ndarray | None = None
     name: str = "table"
     warnings: tuple[str, ...] = ()
+    added: int = 0
 
 
 def make_table(frame: pd.DataFrame, roles: Roles, test: pd.DataFrame | None = None, name: str = "table") -> Table:
@@ -126,13 +130,14 @@ def make_table(frame: pd.DataFrame, roles: Roles, test: pd.DataFrame | None = No
         frame = _append(frame, test, set(roles.ignore))
     elif roles.split:
         is_test = marked_rows(column_of(frame, roles.split))
-    coded = [make_task(column_of(frame, t), kind, main=True) for t, kind in main]
-    coded += [make_task(column_of(frame, t), kind, main=False) for t, kind in auxiliary]
-    labels = np.stack([codes for _, codes in coded], axis=1)
-    tasks = _with_errors([task for task, _ in coded], roles.errors)
+    coded = [make_tasks(column_of(frame, t), form, main=True) for t, form in main]
+    coded += [make_tasks(column_of(frame, t), form, main=False) for t, form in auxiliary]
+    labels = np.concatenate([codes for _, codes in coded], axis=1)
+    tasks = _with_errors([task for tasks, _ in coded for task in tasks], roles.errors)
     features, warnings = _features(frame.drop(columns=sorted(used)))
     if is_test is not None:
-        warnings += check_parts(labels, tasks, is_test)
+        labels, tasks, unseen = learnable(labels, tasks, is_test)
+        warnings += unseen + check_parts(labels, tasks, is_test)
     return Table(
         features=features,
         labels=labels,
@@ -208,13 +213,11 @@ def _what(column: pd.Series) -> str:
 
 
 def _with_errors(tasks: list[Task], errors: Mapping[str, str]) -> tuple[Task, ...]:
-    from kinfolk.data.errors import check_error
-
-    main = {task.name: task for task in tasks if task.main}
-    for name in errors:
-        if name not in main:
-            raise unknown("target of an error", name, main)
-    chosen = {name: check_error(name, error, main[name].kind) for name, error in errors.items()}
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"Tasks must differ in name. Two are called '{double}'; rename the column of that name.")
+    chosen = chosen_errors(tasks, errors)
     return tuple(replace(t, error=chosen[t.name]) if t.main and t.name in chosen else t for t in tasks)
 
 
