@@ -110,8 +110,7 @@ class SvdReweighting(Balancing):
 
 def _centred(task: Task, target: Tensor, weight: Tensor) -> Tensor:
     """Deviations from the mean label, ``[row, size]``, times weights of rows that sum to 1."""
-    marks = (
-        torch.eye(task.size).to(target)[target.long()] if task.kind == "multiclass" else target.view(len(target), -1)
-    )
+    classes = task.kind == "multiclass"
+    marks = torch.eye(task.size).to(target)[target.long()] if classes else target.view(len(target), -1)
     weight = weight.unsqueeze(1)
     return weight * (marks - (weight * marks).sum(0))

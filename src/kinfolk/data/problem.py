@@ -109,8 +109,8 @@ class Problem:
     ) -> Problem:
         """From labels in which NaN means *not observed*, in torch's default float type.
 
-        Labels are ``[row, task]``, or one array per task: ``[row]``, or ``[row, size]`` where they are vectors. A vector
-        is observed if all of it is.
+        Labels are ``[row, task]``, or one array per task: ``[row]``, or ``[row, size]`` where they are vectors.
+        A vector is observed if all of it is.
         """
         dtype = torch.get_default_dtype()
         columns = list(labels.T) if isinstance(labels, np.ndarray) else list(labels)
