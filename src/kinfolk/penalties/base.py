@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 from kinfolk.sharing.base import Outputs, Sharing
@@ -19,6 +20,9 @@ class Penalty(nn.Module):
     def setup(self, model: Sharing, tasks: Sequence[Task]) -> Penalty:
         """Makes state that depends on the network, and returns the penalty itself."""
         return self
+
+    def at_start(self, problem: Problem, train: Tensor, columns: Sequence[int]) -> None:
+        """Called once before training. See :meth:`kinfolk.balancing.base.Balancing.at_start`."""
 
     def at_epoch(self, epoch: int, losses: Tensor | None, errors: Tensor | None) -> None:
         """Called before each epoch. See :meth:`kinfolk.balancing.base.Balancing.at_epoch`."""

@@ -83,6 +83,8 @@ class Network(nn.Module):
             self.balancing = balancing.setup(self._tasks)
             self.balancing.at_start(problem, one.train, one.columns)
             self.penalties = nn.ModuleList([p.setup(self.model, self._tasks) for p in parts.penalties])
+            for penalty in parts.penalties:
+                penalty.at_start(problem, one.train, one.columns)
             with replicas.own("rows"):
                 self.rows = Rows(one.train, batch, longest)
         self.columns: Tensor
