@@ -15,7 +15,6 @@ from kinfolk.sharing.copies import Copies
 from kinfolk.sharing.heads import Heads
 from kinfolk.trunks.base import Trunk
 from kinfolk.trunks.stages import Linear
-from kinfolk.trunks.stages import Linear
 
 
 class Hard(Sharing):
@@ -35,13 +34,11 @@ class Hard(Sharing):
         0 are trunks that share nothing but the rows they see; None shares all stages.
     spread
         Heads start with normal weights of this deviation and biases of 0; None: as torch's layers do.
-    spread
-        Heads start with normal weights of this deviation and biases of 0; None: as torch's layers do.
 
     Raises
     ------
     ValueError
-        For a stage below 1 or a ``spread`` that is not positive, a ``spread`` that is not positive, a negative ``split``, or one beside ``branch``; in
+        For a stage below 1, a ``spread`` that is not positive, a negative ``split``, or one beside ``branch``; in
         ``setup`` for an unknown task or a stage that the trunk does not have.
 
     References
@@ -111,21 +108,6 @@ def common_heads(model: Sharing, asking: str) -> list[Linear]:
         If the network is no hard sharing, or tasks branch off at different stages.
     """
     if not isinstance(model, Hard) or len(set(model.reads)) > 1 or model.upper is not None:
-        name = type(model).__name__
-        said = f"{name} with tasks that branch off" if isinstance(model, Hard) else name
-        raise ValueError(f"`{asking}` needs a sharing in which all heads read the same features: hard. Got {said}.")
-    return cast(list[Linear], list(model.heads.layers))
-
-
-def common_heads(model: Sharing, asking: str) -> list[Linear]:
-    """The heads that all read the same features: layers as in :class:`Heads`, for the penalty that asks.
-
-    Raises
-    ------
-    ValueError
-        If the network is no hard sharing, or tasks branch off at different stages.
-    """
-    if not isinstance(model, Hard) or len(set(model.reads)) > 1:
         name = type(model).__name__
         said = f"{name} with tasks that branch off" if isinstance(model, Hard) else name
         raise ValueError(f"`{asking}` needs a sharing in which all heads read the same features: hard. Got {said}.")
