@@ -135,7 +135,7 @@ def test_an_absent_slice_keeps_its_bits() -> None:
 def test_both_ways_to_step_are_one() -> None:
     """The fused kernel, and the masked one that a parameter falls back to once its copies have unequal counts."""
     fused, masked = One(0, slices=2), One(0, slices=2)
-    state = masked.optimizer._states()
+    state = masked.optimizer.slices()
     for one in state:
         one.steps = None
     move(fused, 20)

@@ -11,9 +11,12 @@ from torch import nn
 
 import kinfolk.trunks
 from kinfolk import replicas
+from kinfolk.catalogue import parse, text_of
+from kinfolk.data.tasks import Task
+from kinfolk.sharing import Hard
 from kinfolk.trunks import FromModules, LeNet, Mlp, ResNet
 from kinfolk.trunks.base import Trunk
-from kinfolk.trunks.stages import Chain
+from kinfolk.trunks.stages import Chain, Linear
 
 FOUND: list[type[Trunk]] = [v for v in vars(kinfolk.trunks).values() if isinstance(v, type) and issubclass(v, Trunk)]
 # How a trunk is made that cannot be made without arguments, and the shape of a row where it is not [5].
@@ -192,3 +195,22 @@ def test_from_modules_refuses_tied_stages() -> None:
     layer = nn.Linear(5, 5)
     with pytest.raises(ValueError, match=r"Stages 0 and 2 share bias, weight: make them one stage"):
         FromModules([layer, nn.Tanh(), nn.Sequential(layer)])
+
+
+def test_mlp_with_widths_of_its_own() -> None:
+    stages = Mlp(width=[6, 3]).build(torch.Size([4]))
+    assert stages.sizes == [6, 3]
+    assert str(parse("mlp(width=[6, 3])")[0]) == text_of(Mlp(width=[6, 3]))
+    with pytest.raises(ValueError, match="at least 1"):
+        Mlp(width=[6, 0])
+
+
+@pytest.mark.parametrize(("law", "gain"), [("glorot", 1.0), ("glorot_sigmoid", 4.0)])
+def test_the_law_of_first_weights_holds_for_heads_too(law: str, gain: float) -> None:
+    network = Hard().setup(Mlp(width=[60, 50], init=law), [Task("a", "regression")], torch.Size([40]))
+    for layer, (inputs, outputs) in zip(
+        (m for m in network.modules() if isinstance(m, Linear)), [(40, 60), (60, 50), (50, 1)], strict=True
+    ):
+        bound = gain * (6 / (inputs + outputs)) ** 0.5
+        assert 0.85 * bound < float(layer.weight.detach().abs().max()) <= bound
+        assert not layer.bias.any()

@@ -18,6 +18,7 @@ from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 from kinfolk.replicas import own
 from kinfolk.trunks.base import Trunk
+from kinfolk.trunks.stages import drawn_by
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def _kept(setup: Callable[..., Sharing]) -> Callable[..., Sharing]:
 
     @wraps(setup)
     def keeping(self: Sharing, trunk: Trunk, tasks: Sequence[Task], inputs: torch.Size) -> Sharing:
-        made = setup(self, trunk, tasks, inputs)
+        with drawn_by(trunk.above):
+            made = setup(self, trunk, tasks, inputs)
         made.made_for = MadeFor(tuple(tasks), torch.Size(inputs), {n: len(p) for n, p in made.named_parameters()})
         return made
 

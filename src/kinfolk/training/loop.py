@@ -108,7 +108,7 @@ class Training:
         """Trains on, epoch by epoch, until an update (default: the last) or a time (``time.monotonic``)."""
         last = self.last if until is None else min(until, self.last)
         while self.replicas and self.updates < last:
-            self._epoch()
+            self._look_at_epochs()
             if checkpoint is not None and not self.done:
                 checkpoint(self)
             if deadline is not None and distributed.agree(time.monotonic() >= deadline, self.problem.inputs.device):
@@ -141,19 +141,29 @@ class Training:
         network.restart(phase)
         self.stopping.restart(self.updates)
 
-    def _epoch(self) -> None:
+    @property
+    def epoch(self) -> int:
+        """Epochs that were made; the last one of a phase may be shorter."""
+        return self.phase * -(-self.schedule.updates // self.schedule.every) + self._in_phase // self.schedule.every
+
+    def _look_at_epochs(self) -> None:
+        """Trains for the epochs between two looks at the stop rows, and looks."""
         if self.phase and self.updates == self.phase * self.schedule.updates:
             self._begin_phase()
-        epoch, before = len(self.history), self._before()
-        for part in self.network.parts():
-            part.at_epoch(epoch, *before)
+        epoch, before = self.epoch, self._before()
         self.network.optimizer.forget()  # so that what it derives depends on no more than a checkpoint holds
-        losses, weights, seen = self._train(min(self.schedule.every, self.schedule.updates - self._in_phase))
+        sums = [torch.zeros(self.replicas, len(self.tasks), device=self.problem.inputs.device) for _ in range(3)]
+        left = self.schedule.updates - self._in_phase
+        for done in range(min(self.schedule.look, -(-left // self.schedule.every))):
+            for part in self.network.parts():
+                part.at_epoch(epoch + done, *before)
+            self._train(min(self.schedule.every, left - done * self.schedule.every), sums)
+        losses, weights, seen = (whole.cpu() for whole in sums)
         errors, judged = self._judge()
         number = self.network.number.cpu()
         shown = (losses / seen, torch.where(judged, errors, torch.nan), weights / seen)  # 0 / 0: NaN where never seen
         self.history.append((torch.full_like(number, self.updates), number.clone(), *(t.contiguous() for t in shown)))
-        self._note(epoch)
+        self._note(len(self.history) - 1)
         finite = torch.isfinite(losses) & torch.isfinite(errors)
         self._fail(number, finite)
         # A task without a label on the stop rows improves until the end.
@@ -172,10 +182,10 @@ class Training:
         kept = torch.isin(numbers, self.network.number.cpu())
         return train[kept].to(self.problem.inputs.device), stop[kept].to(self.problem.inputs.device)
 
-    def _note(self, epoch: int) -> None:
+    def _note(self, look: int) -> None:
         """Keeps what was learned beside weights, some twenty times in all."""
-        epochs = self.last // self.schedule.every
-        if epoch % max(1, epochs // 20):
+        looks = self.last // (self.schedule.every * self.schedule.look)
+        if look % max(1, looks // 20):
             return
         network, found = self.network, {}
         for part in network.parts():
@@ -185,13 +195,11 @@ class Training:
         if found:
             self.learned.append(Learned(self.updates, network.number.cpu().clone(), found))
 
-    def _train(self, updates: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Makes updates; sums over them of losses and weights, and in how many a task had a label."""
-        sums = [torch.zeros(self.replicas, len(self.tasks), device=self.problem.inputs.device) for _ in range(3)]
+    def _train(self, updates: int, sums: Sequence[Tensor]) -> None:
+        """Makes updates; adds to sums their losses and weights, and in how many a task had a label."""
         for _ in range(updates):
             for whole, part in zip(sums, self._update(), strict=True):
                 whole += part
-        return sums[0].cpu(), sums[1].cpu(), sums[2].cpu()
 
     def _fail(self, number: Tensor, finite: Tensor) -> None:
         for i in (~finite.all(-1)).nonzero().flatten().tolist():

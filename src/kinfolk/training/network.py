@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,7 +17,8 @@ from kinfolk.data.problem import Batch, Problem
 from kinfolk.data.streams import Rows
 from kinfolk.penalties.base import Penalty
 from kinfolk.sharing.base import Sharing, reach
-from kinfolk.training.optim import AdamW, Tuned
+from kinfolk.training.optim import AdamW
+from kinfolk.training.slices import SliceOptimizer, Tuned
 from kinfolk.trunks.base import Trunk
 
 NEEDS = {
@@ -30,12 +31,13 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Parts:
-    """What a replica is made of, fresh and without sizes."""
+    """What a replica is made of, fresh and without sizes; the optimiser is made from parameters, rate and decay."""
 
     trunk: Trunk
     sharing: Sharing
     balancing: Balancing
     penalties: tuple[Penalty, ...] = ()
+    optimizer: Callable[[list[Tuned], float, float], SliceOptimizer] = AdamW
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Network(nn.Module):
         tuned = [Tuned(p, 1.0, 1.0, found.get(name)) for name, p in self.model.named_parameters()]
         tuned += [Tuned(p, 1.0, 0.0, of_task) for p in self.balancing.parameters()]
         tuned += [Tuned(p, 1.0, 0.0) for p in self.penalties.parameters()]
-        self.optimizer = AdamW(tuned, one.rate, one.decay)
+        self.optimizer = parts.optimizer(tuned, one.rate, one.decay)
         self.set_rates(0)
 
     def _check_needs(self) -> None:

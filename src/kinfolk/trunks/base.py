@@ -36,6 +36,9 @@ class Stages:
 class Trunk(ABC):
     """A recipe for stages. Its hyper-parameters stand in its constructor."""
 
+    above: str = "torch"
+    """The law of the first weights of linear layers that a network puts on it, its heads: one of ``stages.LAWS``."""
+
     @abstractmethod
     def build(self, inputs: torch.Size) -> Stages:
         """New stages for one copy, for inputs of the given shape (without copy and row)."""

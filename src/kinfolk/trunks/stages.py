@@ -6,7 +6,9 @@ Inputs and outputs are ``[copy, row, ...]`` throughout.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from jaxtyping import Float
@@ -78,8 +80,26 @@ def _beside(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.view(len(parameter), 1, -1, *[1] * (x.ndim - 3))
 
 
+LAWS: dict[str, float | None] = {"torch": None, "glorot": 1.0, "glorot_sigmoid": 4.0}
+"""Laws of initial weights. "torch": uniform in ±1/sqrt(inputs), biases too, as ``torch.nn.Linear`` is. The others:
+uniform in ±gain sqrt(6 / (inputs + outputs)) with biases of 0, after X. Glorot, Y. Bengio (2010). Understanding the
+difficulty of training deep feedforward neural networks. AISTATS; the larger gain is for sigmoid units."""
+
+_law = ContextVar("law", default="torch")
+
+
+@contextmanager
+def drawn_by(law: str) -> Iterator[None]:
+    """Linear layers that are made inside draw their weights by one of :data:`LAWS`."""
+    before = _law.set(law)
+    try:
+        yield
+    finally:
+        _law.reset(before)
+
+
 class Linear(nn.Module):
-    """``y = x W + b`` for each copy, initialised as ``torch.nn.Linear`` is (uniform in ±1/sqrt(inputs)).
+    """``y = x W + b`` for each copy; the first weights follow the law of :func:`drawn_by`, else that of torch.
 
     Parameters
     ----------
@@ -89,9 +109,11 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(max(1, inputs))
+        gain = LAWS[_law.get()]
+        bound = 1 / math.sqrt(max(1, inputs)) if gain is None else gain * math.sqrt(6 / max(1, inputs + outputs))
         self.weight = nn.Parameter(torch.empty(1, inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(1, 1, outputs).uniform_(-bound, bound))
+        bias = torch.empty(1, 1, outputs)
+        self.bias = nn.Parameter(bias.uniform_(-bound, bound) if gain is None else bias.zero_())
 
     def forward(self, x: Float[Tensor, "copy row _"]) -> Float[Tensor, "copy row _"]:
         """Each copy's own product.
