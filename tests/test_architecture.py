@@ -79,14 +79,14 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "linear": ("base", METHODS),
     "evidence": (
         "jobs",
+        "length",
+        "unlabelled",
         "intervals",
         "paired",
         "blend",
         "taskwise",
         "opponents",
         "features",
-        "length",
-        "unlabelled",
         "networks",
         "stacks",
         "arms",
@@ -116,6 +116,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "estimators": ("labels", "base", "regressor", "classifier", "mixed", "folds"),
     "studies": ("base", METHODS, "results", "running"),
     "screen": None,
+    "commands": ("listing", "studying"),
     "cli": None,
 }
 ROOMS = list(ORDER)
