@@ -197,7 +197,7 @@ def _compare(
         weighted = [(w, predictions[n][at]) for n, w in blend[task.name].items() if n in fits]
         expected = shown(task, torch.from_numpy(sum(w * p for w, p in weighted if p is not None))).numpy()
         limit = TOLERANCE
-        if task.kind == "regression":
+        if task.numeric:
             deviation = max(float(fit.scale[at, 1]) for fit in fits.values())
             limit *= max(deviation, float(np.abs(expected).max()))
         if not np.allclose(one, expected, rtol=0, atol=limit, equal_nan=True):
@@ -264,6 +264,8 @@ def _features(encoder: Encoder) -> list[dict[str, Any]]:
 
 def _output(task: Task, name: str) -> dict[str, Any]:
     one = {"name": name, "task": task.name, "kind": task.kind}
-    if task.kind == "regression":
-        return one | {"shape": ["row"], "is": "value, in the unit of the target"}
+    one |= {"target": task.target} if task.target else {}
+    if task.numeric:
+        what = "score: only its order counts" if task.kind == "ranking" else "value, in the unit of the target"
+        return one | {"shape": ["row"], "is": what}
     return one | {"shape": ["row", len(task.classes)], "is": "probability of each class", "classes": task.classes}

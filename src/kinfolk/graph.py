@@ -111,6 +111,6 @@ class Graph(nn.Module):
 
 def shown(task: Task, prediction: Float[Tensor, "row _"]) -> Tensor:
     """A prediction as users of a graph get it: a value per row, or a probability for each class."""
-    if task.kind == "regression":
+    if task.numeric:
         return prediction[:, 0]
     return torch.cat([1 - prediction, prediction], 1) if task.kind == "binary" else prediction

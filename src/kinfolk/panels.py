@@ -48,6 +48,8 @@ def predictions(
             target, weight = (np.asarray(part[key], float) for key in ("target", "weight"))
             if entry["kind"] == "regression":
                 figure, what = plots.predicted(target, values[:, 0]), "Predicted against true values"
+            elif entry["kind"] == "ranking":
+                figure, what = plots.lowest(target, values[:, 0], weight), "Mean label of rows with the lowest scores"
             elif entry["kind"] == "binary":
                 figure, what = (
                     plots.calibration(target, values[:, 0], weight),

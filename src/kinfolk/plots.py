@@ -174,6 +174,21 @@ def predicted(target: np.ndarray, prediction: np.ndarray, most: int = 2000) -> m
 
 
 @style()
+def lowest(target: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> matplotlib.figure.Figure:
+    """Draw the mean label of the rows with the lowest scores against their share of all rows; dashed: of all rows."""
+    order = np.argsort(score, kind="stable")
+    counts = np.ones(len(target)) if weight is None else weight[order]
+    share = np.cumsum(counts) / counts.sum()
+    mean = np.cumsum(counts * target[order]) / np.maximum(np.cumsum(counts), np.finfo(float).tiny)
+    shown = np.unique(np.linspace(0, len(order) - 1, min(200, len(order))).astype(int))
+    figure, axes = _figure(3.1, 2.9)
+    axes.axhline(mean[-1], color=INK, lw=0.8, ls=(0, (4, 3)))
+    axes.plot(share[shown], mean[shown], color=BLUE)
+    axes.set(xlabel="share of the rows, lowest scores first", ylabel="mean label", xlim=(0, 1), box_aspect=1)
+    return figure
+
+
+@style()
 def calibration(
     target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None = None, bins: int = 10
 ) -> matplotlib.figure.Figure:

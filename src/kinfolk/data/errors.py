@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kinfolk.data.concordance import concordance, mean_of_lowest
 from kinfolk.data.tasks import Task
 from kinfolk.exceptions import InputError, unknown
 
@@ -136,7 +138,16 @@ def _one_minus_accuracy(target: Array, prediction: Array, weight: Array, baselin
     return _mean(weight, (guess != target).astype(np.float64))
 
 
+def _one_minus_concordance(target: Array, prediction: Array, weight: Array, baseline: float | None) -> Numbers:
+    return 1 - concordance(target, prediction[:, 0], weight)
+
+
+def _lowest(share: float, target: Array, prediction: Array, weight: Array, baseline: float | None) -> Numbers:
+    return mean_of_lowest(target, prediction[:, 0], weight, share)
+
+
 _REGRESSION, _BINARY, _CLASSES = ("regression",), ("binary",), ("binary", "multiclass")
+_ORDERS = ("regression", "binary", "ranking")
 ERRORS: Mapping[str, ErrorMeasure] = MappingProxyType(
     {
         "rrse": ErrorMeasure(
@@ -150,6 +161,19 @@ ERRORS: Mapping[str, ErrorMeasure] = MappingProxyType(
         "log_loss": ErrorMeasure(_CLASSES, _log_loss, "mean of -log(probability of what happened)"),
         "brier": ErrorMeasure(_BINARY, _mse, "mean squared error of the probability"),
         "1-accuracy": ErrorMeasure(_CLASSES, _one_minus_accuracy, "share of the rows given a wrong class"),
+        "1-concordance": ErrorMeasure(
+            _ORDERS,
+            _one_minus_concordance,
+            "share of pairs of rows with different labels that are put in the wrong order",
+        ),
+    }
+    | {
+        f"fop_{percent}": ErrorMeasure(
+            ("binary", "ranking"),
+            partial(_lowest, percent / 100),
+            f"mean label (0/1: share of positive rows) of the {percent} % of rows with the lowest predictions",
+        )
+        for percent in (10, 20, 30, 40, 50)
     }
 )
 ALIASES: Mapping[str, str] = MappingProxyType(
@@ -160,6 +184,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "cross_entropy": "log_loss",
         "accuracy": "1-accuracy",
         "error_rate": "1-accuracy",
+        "concordance": "1-concordance",
     }
 )
 
@@ -207,7 +232,7 @@ def error(
     target
         ``[row]``: a number, or the code of a class; rows that are NaN (not observed) are left out.
     prediction
-        ``[row, size]``: numbers in the target's unit, or probabilities.
+        ``[row, size]``: numbers in the target's unit, probabilities, or scores of a ranking.
     weight
         ``[row]``, not negative; ones by default.
     baseline
@@ -245,7 +270,7 @@ def scores(
     """The scores that are shown beside the error, by the kind of task.
 
     Regression: ``rmse``, ``mae``, ``r2``; binary: ``accuracy``, ``auc``, ``log_loss``, ``brier``; multiclass:
-    ``accuracy``, ``macro_auc``, ``log_loss``. Parameters are those of :func:`error`.
+    ``accuracy``, ``macro_auc``, ``log_loss``; ranking: ``concordance``. Parameters are those of :func:`error`.
 
     Examples
     --------
@@ -258,6 +283,8 @@ def scores(
     def value(name: str) -> float:
         return float(ERRORS[name].formula(*rows, baseline))
 
+    if task.kind == "ranking":
+        return {"concordance": 1 - value("1-concordance")}
     if task.kind == "regression":
         return {"rmse": value("rmse"), "mae": value("mae"), "r2": 1 - value("1-r2")}
     shown = {"accuracy": 1 - value("1-accuracy"), "log_loss": value("log_loss")}
@@ -285,4 +312,4 @@ def _observed(task: Task, target: ArrayLike, prediction: ArrayLike, weights: Arr
         raise ValueError(
             f"Predictions of task {task.name!r} must be finite. Got NaN or infinity: leave the learner out."
         )
-    return target, prediction if task.kind == "regression" else np.clip(prediction, 0.0, 1.0), weights
+    return target, prediction if task.numeric else np.clip(prediction, 0.0, 1.0), weights

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kinfolk.data import ranking
 from kinfolk.data.tasks import Task
 
+RANKINGS = {"pairwise": ranking.pairwise, "rankprop": ranking.rankprop}
 
-def row_loss(kind: str, output: Tensor, target: Tensor) -> Tensor:
+
+def row_loss(kind: str, output: Tensor, target: Tensor, weight: Tensor | None = None, loss: str = "pairwise") -> Tensor:
     """The loss of each row.
 
     Regression: squared error of the standardised target, of a vector the mean over its numbers.
     Binary: logistic loss of the logit. Multiclass:
-    softmax cross-entropy.
+    softmax cross-entropy. Ranking: a row's mean loss over its pairs, or its distance to a rank.
 
     Parameters
     ----------
@@ -27,6 +30,10 @@ def row_loss(kind: str, output: Tensor, target: Tensor) -> Tensor:
         ``[..., row, size]``.
     target
         ``[..., row]``; a class is its code as a number. Vectors are ``[..., row, size]``.
+    weight
+        ``[..., row]`` for a ranking, whose rows are compared with others: 0 = not observed. None: all weigh the same.
+    loss
+        Of a ranking, "pairwise" or "rankprop".
 
     Returns
     -------
@@ -37,6 +44,8 @@ def row_loss(kind: str, output: Tensor, target: Tensor) -> Tensor:
         return (output - target).square().mean(-1)
     if kind == "regression":
         return (output.squeeze(-1) - target).square()
+    if kind == "ranking":
+        return RANKINGS[loss](output.squeeze(-1), target, torch.ones_like(target) if weight is None else weight)
     if kind == "binary":
         return F.binary_cross_entropy_with_logits(output.squeeze(-1), target, reduction="none")
     flat = F.cross_entropy(output.flatten(0, -2), target.flatten().long(), reduction="none")
@@ -44,21 +53,23 @@ def row_loss(kind: str, output: Tensor, target: Tensor) -> Tensor:
 
 
 def link(kind: str, output: Tensor) -> Tensor:
-    """Outputs as predictions: a value, the probability of the second class, or all class probabilities."""
-    if kind == "regression":
+    """Outputs as predictions: a value or score, the probability of the second class, or all class probabilities."""
+    if kind in ("regression", "ranking"):
         return output
     return output.sigmoid() if kind == "binary" else output.softmax(-1)
 
 
 def alike(tasks: Sequence[Task]) -> list[list[int]]:
-    """The positions of the tasks, grouped by (kind, size): a group is computed in one piece."""
-    groups: dict[tuple[str, int], list[int]] = {}
+    """The positions of the tasks, grouped by (kind, loss, size): a group is computed in one piece."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
     for i, task in enumerate(tasks):
-        groups.setdefault((task.kind, task.size), []).append(i)
+        groups.setdefault((task.kind, task.loss, task.size), []).append(i)
     return list(groups.values())
 
 
-def row_losses(tasks: Sequence[Task], outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+def row_losses(
+    tasks: Sequence[Task], outputs: Sequence[Tensor], targets: Sequence[Tensor], weight: Tensor | None = None
+) -> Tensor:
     """The losses of all tasks, alike ones in one piece.
 
     Parameters
@@ -69,6 +80,8 @@ def row_losses(tasks: Sequence[Task], outputs: Sequence[Tensor], targets: Sequen
         One ``[replica, row, size]`` per task.
     targets
         One ``[replica, row]`` per task, ``[replica, row, size]`` for vectors.
+    weight
+        ``[replica, row, task]``, 0 = not observed; only losses that compare rows read it. None: all are observed.
 
     Returns
     -------
@@ -76,12 +89,16 @@ def row_losses(tasks: Sequence[Task], outputs: Sequence[Tensor], targets: Sequen
         ``[replica, row, task]``.
     """
     if len(tasks) == 1:
-        return row_loss(tasks[0].kind, outputs[0], targets[0]).unsqueeze(-1)
+        alone = None if weight is None else weight[..., 0]
+        return row_loss(tasks[0].kind, outputs[0], targets[0], alone, tasks[0].loss).unsqueeze(-1)
     groups, places = _grouped(tuple(tasks))
-    parts = [
-        row_loss(tasks[at[0]].kind, torch.stack([outputs[i] for i in at], 1), torch.stack([targets[i] for i in at], 1))
-        for at in groups
-    ]
+    parts = []
+    for at in groups:
+        one = tasks[at[0]]
+        compared = weight is not None and one.kind == "ranking"
+        counts = weight[..., at].transpose(1, 2) if compared else None
+        together = (torch.stack([found[i] for i in at], 1) for found in (outputs, targets))
+        parts.append(row_loss(one.kind, *together, counts, one.loss))
     together = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).transpose(1, 2)  # in the order of the groups
     return together if places is None else together[..., places.to(together.device)]
 

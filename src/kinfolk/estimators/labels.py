@@ -238,7 +238,7 @@ def _kinds(kinds: Any, names: Sequence[str]) -> list[str | None]:
 def coded(column: np.ndarray, task: Task) -> tuple[np.ndarray, list[str]]:
     """Labels of a known task ``[row]``, NaN where not observed; and the classes that it does not know, as NaN too."""
     tidied = tidy(pd.DataFrame({task.name: column})).iloc[:, 0]
-    if task.kind == "regression":
+    if task.numeric:
         return _numbers(tidied.to_numpy(), task.name), []
     codes: dict[Any, float] = {str(known): float(code) for code, known in enumerate(task.classes)}
     codes |= {known: float(code) for code, known in enumerate(task.classes)}

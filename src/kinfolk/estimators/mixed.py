@@ -17,7 +17,7 @@ from kinfolk.estimators.base import MultiTaskBase
 
 def _has_classes(estimator: MultiTaskEstimator) -> bool:
     """Whether it may have probabilities: it is not fitted yet, or has a task of classes."""
-    return not hasattr(estimator, "tasks_") or any(task.kind != "regression" for task in estimator.tasks_)
+    return not hasattr(estimator, "tasks_") or any(not task.numeric for task in estimator.tasks_)
 
 
 @dataclass(eq=False, repr=False)
@@ -27,7 +27,7 @@ class MultiTaskEstimator(MultiTaskBase):
     Parameters
     ----------
     kinds
-        The kind of each task: "regression", "binary", "multiclass", or None to find it out; a dict by the name of
+        The kind of each task: "regression", "binary", "multiclass", "ranking", or None to find it out; a dict by the name of
         the task (others are found out), or a sequence. None: all are found out, as for tables: two values make a
         binary task, numbers with more of them a regression, texts a multiclass task.
     sharing, balancing, penalty, trunk, width, encoding, learning_rate, weight_decay, dropout, epochs, updates, \
@@ -87,7 +87,7 @@ batch_size, patience, members, random_state, device
         columns = []
         for p, task in zip(self._probabilities(X), self.tasks_, strict=True):
             classes = np.asarray(task.classes, dtype=None if _alike(task.classes) else object)
-            columns.append(p[:, 0] if task.kind == "regression" else classes[p.argmax(1)])
+            columns.append(p[:, 0] if task.numeric else classes[p.argmax(1)])
         if not self._target.framed:
             return self._target.shape_of(columns)
         index = X.index if isinstance(X, pd.DataFrame) else None
@@ -96,17 +96,17 @@ batch_size, patience, members, random_state, device
 
     @available_if(_has_classes)
     def predict_proba(self, X: Any) -> np.ndarray | list[np.ndarray | None]:
-        """One ``[row, class]`` per task, in the order of ``tasks_[...].classes``; None for regression tasks.
+        """One ``[row, class]`` per task, in the order of ``tasks_[...].classes``; None for tasks of numbers.
 
-        For a single task it is no list. There is no such method once only regression tasks were learned.
+        For a single task it is no list. There is no such method once only such tasks were learned.
         """
         found = zip(self._probabilities(X), self.tasks_, strict=True)
-        probabilities = [None if task.kind == "regression" else p for p, task in found]
+        probabilities = [None if task.numeric else p for p, task in found]
         only = probabilities[0]
         return only if only is not None and len(probabilities) == 1 else probabilities
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """1 - the mean error over tasks: RRSE, 1 - AUC or log loss by the kind of task; at most 1.
+        """1 - the mean error over tasks: RRSE, 1 - AUC, log loss or 1 - concordance by the kind of task; at most 1.
 
         Each task is judged on its observed rows. A task whose error is undefined there (no row, one class) is left
         out (all: NaN), and so are rows of a class that :meth:`fit` has not seen, with a warning.

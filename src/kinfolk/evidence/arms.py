@@ -253,18 +253,18 @@ def _has_dropout(term: Term) -> bool:
 
 def _shapes(problems: list[tuple[int, ...]], tasks: tuple[Task, ...]) -> list[list[tuple[int, ...]]]:
     """Problems of which each can be a replica beside the others: tasks alike, place by place."""
-    groups: dict[tuple[tuple[str, int], ...], list[tuple[int, ...]]] = {}
+    groups: dict[tuple[tuple[str, str, int], ...], list[tuple[int, ...]]] = {}
     for columns in problems:
-        groups.setdefault(tuple((tasks[c].kind, tasks[c].size) for c in columns), []).append(columns)
+        groups.setdefault(tuple((tasks[c].kind, tasks[c].loss, tasks[c].size) for c in columns), []).append(columns)
     return list(groups.values())
 
 
 def target_scale(rows: Rows) -> np.ndarray:
-    """Mean and deviation of each regression target, ``[task, 2]``; (0, 1) for classes."""
+    """Mean and deviation of each target of numbers, ``[task, 2]``; (0, 1) for classes."""
     scale = np.tile([0.0, 1.0], (len(rows.tasks), 1))
     for t, task in enumerate(rows.tasks):
         known = rows.labels[~np.isnan(rows.labels[:, t]), t]
-        if task.kind == "regression" and len(known):
+        if task.numeric and len(known):
             scale[t] = known.mean(), known.std() or 1.0
     return scale
 

@@ -21,6 +21,7 @@ from kinfolk.data.tasks import Task
 
 Array = NDArray[np.float64]
 CHUNK = 1 << 19  # numbers worked on at a time: they stay in the processor's cache
+CHOSEN_BY = {"regression": "mse", "binary": "log_loss", "multiclass": "log_loss", "ranking": "1-concordance"}
 RESAMPLES = 50  # of rows, for a standard error
 SQUARED = ("rrse", "rmse", "mse", "1-r2", "brier")  # all rise with the squared error, so they choose alike
 
@@ -186,7 +187,8 @@ def blend(
     baseline
         Mean of the training rows' labels. No choice depends on it; it may be left out.
     by
-        The error to choose by: squared error for regression and log loss for classes, unless given.
+        The error to choose by; unless given, squared error for regression, log loss for classes, concordance for
+        rankings.
     rounds
         Choices per selection: its weights are multiples of 1 / rounds, or of less.
     bags
@@ -221,9 +223,7 @@ def blend(
     {'low': 0.5, 'high': 0.5}
     """
     names = list(candidates)
-    task = replace(
-        task, error=check_error(task.name, by or ("mse" if task.kind == "regression" else "log_loss"), task.kind)
-    )
+    task = replace(task, error=check_error(task.name, by or CHOSEN_BY[task.kind], task.kind))
     if task.kind == "regression" and task.error in SQUARED:
         task = replace(task, error="mse")  # chooses the same and needs no baseline
     y, predictions, w = _labelled(task, target, list(candidates.values()), weight)

@@ -97,7 +97,7 @@ def load(
         if not isinstance(estimators, list) or not estimators or len(estimators) % len(tasks):
             raise InputError(f"{file} must hold an estimator for each of {len(tasks)} tasks.")
         for estimator, task in zip(estimators, itertools.cycle(tasks)):
-            if hasattr(estimator, "predict_proba") == (task.kind == "regression"):
+            if hasattr(estimator, "predict_proba") == task.numeric:
                 raise InputError(f"{file} must hold a {task.kind} estimator for task '{task.name}'.")
         return opponents.OpponentPredictor(tasks, estimators)
     from safetensors import SafetensorError

@@ -95,7 +95,7 @@ class NetworkPredictor:
             task = self.tasks[column]
             output = outputs[slot].unflatten(0, (self.members, -1))[:, slot]
             mean, deviation = self.scale[column]
-            if task.kind == "regression":
+            if task.numeric:
                 output = output * deviation + mean
             predictions.append(link(task.kind, output).mean(0))
         return predictions

@@ -57,7 +57,7 @@ class Ridge(Opponent):
         prepare = _prepare().fit(rows.inputs)
         prepared = prepare.transform(rows.inputs)
         alphas = [self.settings[job.setting]["alpha"] for job in jobs]
-        fit = _ridge_path if task.kind == "regression" else _logistic_path
+        fit = _ridge_path if task.numeric else _logistic_path
         models = fit(prepared, rows.target, rows.weight, sorted(set(alphas), reverse=True))
         return [make_pipeline(*(step for _, step in prepare.steps), models[alpha]) for alpha in alphas]
 
@@ -127,7 +127,7 @@ class HistGradientBoosting(Trees):
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         stopped = len(stop) >= LEAST_ROWS
-        kind = HistGradientBoostingRegressor if task.kind == "regression" else HistGradientBoostingClassifier
+        kind = HistGradientBoostingRegressor if task.numeric else HistGradientBoostingClassifier
         fixed: Setting = {"early_stopping": stopped, "n_iter_no_change": self.patience, "tol": 0.0}
         fixed |= {"categorical_features": None, "random_state": seed}
         iterations = self.iterations if groups and stopped else self.iterations // 4
@@ -160,7 +160,7 @@ class ExtraTrees(Trees):
         from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
         rows = joined(train, stop) if groups else train
-        kind = ExtraTreesRegressor if task.kind == "regression" else ExtraTreesClassifier
+        kind = ExtraTreesRegressor if task.numeric else ExtraTreesClassifier
         trees = max(self.least_trees, self.trees // groups) if groups else 10
         least = setting["min_samples_leaf"] * math.ceil(len(rows) / 2000)
         model = kind(
@@ -208,7 +208,7 @@ def _logistic_path(inputs: np.ndarray, target: np.ndarray, weight: np.ndarray, a
 
 def _known(task: Task, train: Labelled, stop: Labelled) -> Labelled:
     """The stop rows whose class is among the training rows: no other can be judged by a classifier."""
-    if task.kind == "regression":
+    if task.numeric:
         return stop
     known = np.isin(stop.target, train.target)
     return Labelled(stop.inputs[known], stop.target[known], stop.weight[known])

@@ -93,7 +93,7 @@ def mean(predictors: Sequence[OpponentPredictor]) -> OpponentPredictor:
 
 def predict_one(task: Task, estimator: Any, inputs: np.ndarray) -> np.ndarray:
     """The prediction of one estimator for one task, [row, size]."""
-    if task.kind == "regression":
+    if task.numeric:
         return np.asarray(estimator.predict(inputs), dtype=np.float64).reshape(-1, 1)
     probability = np.zeros((len(inputs), len(task.classes)))
     probability[:, np.asarray(estimator.classes_, dtype=int)] = estimator.predict_proba(inputs)
@@ -216,15 +216,15 @@ def _constant(task: Task, rows: Labelled) -> Any:
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     if len(rows) == 0:
-        target = np.zeros(1) if task.kind == "regression" else np.arange(len(task.classes), dtype=float)
+        target = np.zeros(1) if task.numeric else np.arange(len(task.classes), dtype=float)
         rows = Labelled(np.zeros((len(target), rows.inputs.shape[1])), target, np.ones(len(target)))
-    model = DummyRegressor() if task.kind == "regression" else DummyClassifier(strategy="prior")
+    model = DummyRegressor() if task.numeric else DummyClassifier(strategy="prior")
     return model.fit(rows.inputs, rows.target, sample_weight=rows.weight)
 
 
 def loss(task: Task, rows: Labelled, prediction: np.ndarray) -> float:
     """The weighted squared error or log loss of a prediction."""
-    if task.kind == "regression":
+    if task.numeric:
         return float(np.average((rows.target - prediction[:, 0]) ** 2, weights=rows.weight))
     if task.kind == "binary":
         prediction = np.hstack([1.0 - prediction, prediction])

@@ -235,7 +235,7 @@ class Training:
         if distributed.processes() > 1:
             batch = batch.part(distributed.share())
         outputs = network.model(batch.inputs, batch.preference)
-        value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
+        value = (row_losses(self.tasks, outputs.tasks, batch.targets, batch.weight) * batch.weight).sum(1)
         value = distributed.total(value)
         if network.sparse:
             network.optimizer.present = batch.present
@@ -250,7 +250,7 @@ class Training:
     def _judge(self) -> tuple[Float[Tensor, "replica task"], Bool[Tensor, "replica task"]]:
         """The losses on the stop rows, and whether a task has a label there; the same in every process."""
         outputs, batch = self._look()
-        value = (row_losses(self.tasks, outputs.tasks, batch.targets) * batch.weight).sum(1)
+        value = (row_losses(self.tasks, outputs.tasks, batch.targets, batch.weight) * batch.weight).sum(1)
         return distributed.mean(value).cpu(), batch.present.cpu()
 
     @torch.no_grad()
@@ -311,9 +311,9 @@ class Training:
 
 
 def _check_alike(tasks: Sequence[Task], members: Sequence[Replica]) -> None:
-    shapes = {tuple((tasks[c].kind, tasks[c].size) for c in m.columns) for m in members}
+    shapes = {tuple((tasks[c].kind, tasks[c].loss, tasks[c].size) for c in m.columns) for m in members}
     if len(shapes) != 1:
-        said = " against ".join(", ".join(f"{kind} ({size})" for kind, size in shape) for shape in sorted(shapes))
+        said = " against ".join(", ".join(f"{kind} ({size})" for kind, _, size in shape) for shape in sorted(shapes))
         raise ValueError(f"The replicas of one stack must learn tasks of equal kinds and sizes. Got {said or 'none'}.")
 
 
