@@ -312,7 +312,7 @@ def training(cell: Cell, make: Callable[[], Balancing]) -> Update:
     schedule = Schedule(10**6, every=10**6, batch=net.rows, patience=10**6, warmup=1)
     one = Training(problem, lambda: Parts(net.own, Hard(), make()), [member], schedule)
     begun(one.network.balancing, torch.ones(1, cell.tasks))
-    return lambda: one._train(1)
+    return one._update
 
 
 FIRST = {"loop": "plain loop", "torchjd": "plain loop", "floor": "plain loop", "training": "fixed in training"}
