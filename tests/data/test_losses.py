@@ -39,6 +39,14 @@ def test_row_losses_are_torch_losses() -> None:
     torch.testing.assert_close(row_loss("multiclass", output, target), expected)
 
 
+def test_a_binary_task_may_be_trained_by_the_squared_error_of_its_probability() -> None:
+    output, target = drawn(TASKS[2])
+    tasks = (TASKS[2], Task("g", "binary", (0, 1), loss="squared"))
+    found = row_losses(tasks, (output, output), (target, target))
+    torch.testing.assert_close(found[..., 1], (output[..., 0].sigmoid() - target).square())
+    torch.testing.assert_close(found[..., 0], row_loss("binary", output, target))
+
+
 def test_links_are_values_and_probabilities() -> None:
     output = torch.randn(2, 5, 3)
     assert link("regression", output) is output

@@ -15,12 +15,12 @@ from kinfolk.data.tasks import Task
 RANKINGS = {"pairwise": ranking.pairwise, "rankprop": ranking.rankprop}
 
 
-def row_loss(kind: str, output: Tensor, target: Tensor, weight: Tensor | None = None, loss: str = "pairwise") -> Tensor:
+def row_loss(kind: str, output: Tensor, target: Tensor, weight: Tensor | None = None, loss: str = "") -> Tensor:
     """The loss of each row.
 
     Regression: squared error of the standardised target, of a vector the mean over its numbers.
-    Binary: logistic loss of the logit. Multiclass:
-    softmax cross-entropy. Ranking: a row's mean loss over its pairs, or its distance to a rank.
+    Binary: logistic loss of the logit, or squared error of the probability. Multiclass: softmax cross-entropy.
+    Ranking: a row's mean loss over its pairs, or its squared distance to a rank.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def row_loss(kind: str, output: Tensor, target: Tensor, weight: Tensor | None = 
     weight
         ``[..., row]`` for a ranking, whose rows are compared with others: 0 = not observed. None: all weigh the same.
     loss
-        Of a ranking, "pairwise" or "rankprop".
+        Where a kind has several (:data:`kinfolk.data.tasks.LOSSES`); by default the first.
 
     Returns
     -------
@@ -45,7 +45,12 @@ def row_loss(kind: str, output: Tensor, target: Tensor, weight: Tensor | None = 
     if kind == "regression":
         return (output.squeeze(-1) - target).square()
     if kind == "ranking":
-        return RANKINGS[loss](output.squeeze(-1), target, torch.ones_like(target) if weight is None else weight)
+        weight = torch.ones_like(target) if weight is None else weight
+        return RANKINGS[loss or "pairwise"](output.squeeze(-1), target, weight)
+    if kind == "loss":
+        return output.squeeze(-1)
+    if loss == "squared":
+        return (output.squeeze(-1).sigmoid() - target).square()
     if kind == "binary":
         return F.binary_cross_entropy_with_logits(output.squeeze(-1), target, reduction="none")
     flat = F.cross_entropy(output.flatten(0, -2), target.flatten().long(), reduction="none")

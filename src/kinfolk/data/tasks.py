@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = ("regression", "binary", "multiclass", "ranking")
-DEFAULT_ERRORS = {"regression": "rrse", "binary": "1-auc", "multiclass": "log_loss", "ranking": "1-concordance"}
+KINDS = ("regression", "binary", "multiclass", "ranking", "loss")
+DEFAULT_ERRORS = {"regression": "rrse", "binary": "1-auc", "multiclass": "log_loss", "ranking": "1-concordance", "loss": ""}
 LOSSES = {
     "regression": ("squared",),
-    "binary": ("logistic",),
+    "binary": ("logistic", "squared"),
     "multiclass": ("softmax",),
     "ranking": ("pairwise", "rankprop"),
+    "loss": ("output",),
 }
 """What each kind can be trained with, the default first; see :mod:`kinfolk.data.losses`."""
 
@@ -25,6 +26,7 @@ class Task:
         The column's name.
     kind
         ``"regression"``, ``"binary"``, ``"multiclass"``, or ``"ranking"``: numbers of which only the order counts.
+        ``"loss"``: it needs no label, its output is its loss, as the auxiliary tasks that a term of an arm adds.
     classes
         The labels in the order of their codes: (negative, positive) of a binary task, all classes of a
         multiclass task, empty where labels are numbers.
@@ -36,7 +38,7 @@ class Task:
     target
         The column that it is a part of, where one column makes several tasks (a class against the rest); else empty.
     loss
-        What it is trained with, by default the loss of its kind. A ranking has two, ``"pairwise"`` and ``"rankprop"``.
+        What it is trained with, by default the first loss of its kind in :data:`LOSSES`.
     outputs
         How many numbers the label of a regression is. More than 1: the label is a vector, its loss the mean over them;
         tables have none, and the errors of :mod:`kinfolk.data.errors` judge single numbers alone.
@@ -68,7 +70,7 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"`kind` must be one of {', '.join(KINDS)}. Got {self.kind!r}.")
-        least = 0 if self.numeric else 2
+        least = 2 if self.kind in ("binary", "multiclass") else 0
         if len(self.classes) < least or (self.kind != "multiclass" and len(self.classes) != least):
             raise ValueError(f"A {self.kind} task needs {least} classes. Task {self.name!r} got {len(self.classes)}.")
         if self.outputs < 1 or (self.outputs > 1 and self.kind != "regression"):
