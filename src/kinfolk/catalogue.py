@@ -140,6 +140,15 @@ def find(name: str) -> tuple[str, Callable[..., Any]]:
     raise unknown("method", name, known)
 
 
+def options(method: Callable[..., Any]) -> list[str]:
+    """The names of a method's hyper-parameters.
+
+    >>> options(Catalogue)
+    ['title', 'package']
+    """
+    return list(_parameters(method))
+
+
 def text_of(method: object) -> str:
     """A method's text, with the arguments that differ from the defaults.
 

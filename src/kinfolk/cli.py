@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from kinfolk.commands.listing import list_methods
+from kinfolk.commands.studying import study
 from kinfolk.exceptions import InputError
 from kinfolk.screen import console_of_output, verdict_table
 
@@ -187,33 +189,8 @@ def report(
     _show(conclude(run, _errors(error)), run)
 
 
-@app.command("list")
-def list_methods(
-    catalogue: Annotated[str | None, typer.Argument(help="trunks, sharing, balancing ...; default: all.")] = None,
-) -> None:
-    """List the methods there are, as they are written in an arm."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from kinfolk.catalogue import CATALOGUES
-    from kinfolk.exceptions import unknown
-
-    if catalogue is not None and catalogue not in CATALOGUES:
-        raise unknown("catalogue", catalogue, CATALOGUES)
-    console = console_of_output()
-    for title in [catalogue] if catalogue else CATALOGUES:
-        methods = CATALOGUES[title].describe()
-        if methods:
-            console.print(Text(title, "bold"))
-        for method in methods:
-            told = (
-                (method.signature, "cyan", 2),
-                (method.summary.replace("``", ""), "", 6),
-                (method.reference, "dim", 6),
-            )
-            for text, style, left in told:
-                if text:
-                    console.print(Padding(Text(text, style), (0, 0, 0, left), expand=False))
+app.command()(study)
+app.command("list")(list_methods)
 
 
 def _run(**given: Any) -> None:

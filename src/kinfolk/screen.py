@@ -8,7 +8,13 @@ from rich.text import Text
 
 WIDE = 110  # columns of a screen on which the names of opponents fit beside everything else
 NARROW = {"single-task": "single-\ntask", "hand-over": "hand-\nover", "best opponent": "best\nopponent"}
-COLOURS = {"helped": "bold green", "hurt": "bold red"}
+COLOURS = {
+    "helped": "bold green",
+    "hurt": "bold red",
+    "reproduced": "bold green",
+    "direction only": "bold yellow",
+    "not reproduced": "bold red",
+}
 
 
 def console_of_output() -> Console:
@@ -41,4 +47,22 @@ def verdict_table(rows: list[dict[str, str]], width: int) -> Table:
         if width < WIDE and "best opponent" in cells:
             cells["best opponent"] = cells["best opponent"].partition(" ")[0]
         shown.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in cells.values()))
+    return shown
+
+
+def findings_table(rows: list[dict[str, str]], width: int) -> Table:
+    """The findings of a study, a row each; where numbers come from is shown on a wide screen only."""
+    shown = Table(box=None, pad_edge=False, collapse_padding=width < WIDE)
+    headings = [h for h in (rows[0] if rows else ()) if h != "source" or width >= WIDE]
+    for heading in headings:
+        text = heading in ("what", "verdict", "source")
+        shown.add_column(
+            heading,
+            justify="left" if text else "right",
+            overflow="fold",
+            no_wrap=not text,
+            min_width={"what": 16, "verdict": 10}.get(heading),
+        )
+    for row in rows:
+        shown.add_row(*(Text(row[heading], COLOURS.get(row[heading], "")) for heading in headings))
     return shown

@@ -91,6 +91,28 @@ def parse(text: str) -> tuple[Term, ...]:
     return tuple(reversed(terms))
 
 
+def read(text: str) -> Any:
+    """A value as it is written in the text of an arm: a Python literal, or a bare word.
+
+    >>> read("0.5"), read("[10, word]"), read("None")
+    (0.5, [10, 'word'], None)
+
+    Raises
+    ------
+    InputError
+        For a text that is no value.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _read_value(ast.parse(text.strip(), mode="eval").body)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        shown = text if len(text) <= 80 else f"{text[:77]}..."
+        raise InputError(
+            f"{shown!r} is no value. A text of more than letters, digits and _ must stand in quotes."
+        ) from None
+
+
 def _read_term(node: ast.expr) -> Term:
     if isinstance(node, ast.Name):
         return Term(node.id)

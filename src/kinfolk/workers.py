@@ -1,8 +1,8 @@
-"""Do work here or in processes of one thread each.
+"""Do work here, in processes of one thread each, or on a Ray cluster.
 
 A worker is a fresh interpreter (start method *spawn*) at the other end of a pipe, or several of them that do each item
 together. It takes items one at a time; the parent alone decides what comes next. Nothing is lost when a worker dies:
-its item is done again.
+its item is done again. Ray, an optional dependency, keeps to the same when one of its machines is lost.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import connection
-from typing import Any
+from typing import Any, Literal
 
-from kinfolk.teams import Job, Team, script, starting
+from kinfolk.exceptions import InputError, WorkerDied
+from kinfolk.teams import ATTEMPTS, Job, Team, script, starting
+
+Workers = int | Literal["ray"]
 
 
 def available_cores() -> int:
@@ -33,7 +37,7 @@ def map(
     function: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    workers: int,
+    workers: Workers,
     done: Callable[[int, Any], None] | None = None,
 ) -> list[Any]:
     """`function` of each item, in the order of the items.
@@ -46,7 +50,8 @@ def map(
     items
         Taken in order, each when a worker is free.
     workers
-        1: everything happens in this process. More: so many processes of one thread each.
+        1: everything happens in this process. More: so many processes of one thread each. ``"ray"``: as many as there
+        are cores in the Ray cluster that `RAY_ADDRESS` names or that runs on this machine, otherwise in a new one here.
     done
         Called here with an item's number and its result, as each is finished.
 
@@ -56,6 +61,8 @@ def map(
         What `function` raised; the other items are given up.
     WorkerDied
         When the worker of one item died three times, or workers cannot start: a RuntimeError.
+    InputError
+        When Ray is asked for and not installed.
 
     Examples
     --------
@@ -74,7 +81,7 @@ def run(
     function: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    workers: int,
+    workers: Workers,
     done: Callable[[int, Any], Iterable[Any] | None],
     team: int = 1,
 ) -> list[Any]:
@@ -86,18 +93,13 @@ def run(
     >>> run(abs, [-2], workers=1, done=lambda index, result: [result - 1] if result else None)
     [2, 1, 0]
     """
-    for name, count in (("workers", workers), ("team", team)):
-        if count < 1:
-            raise ValueError(f"`{name}` must be at least 1. Got {count}.")
-    if workers * team > 1 and multiprocessing.current_process().daemon:
-        raise RuntimeError(
-            "A worker process must not start workers of its own; use `workers=1` there. If this is a script that "
-            'calls Kinfolk, the call must stand under `if __name__ == "__main__":`.'
-        )
+    _check(workers, team)
     queue = _Queue(items)
     results: dict[int, Any] = {}
-    alone = workers * team == 1
-    finished = _here(function, queue) if alone else _elsewhere(function, queue, workers, team)
+    if workers == "ray":
+        finished = _on_ray(function, queue)
+    else:
+        finished = _here(function, queue) if workers * team == 1 else _elsewhere(function, queue, workers, team)
     try:
         for index, result in finished:
             results[index] = result
@@ -105,6 +107,19 @@ def run(
     finally:
         finished.close()
     return [results[index] for index in sorted(results)]
+
+
+def _check(workers: Workers, team: int) -> None:
+    if workers == "ray" and team > 1:
+        raise ValueError(f"On Ray a `team` must be 1. Got {team}.")
+    for name, count in (("workers", 1 if workers == "ray" else workers), ("team", team)):
+        if count < 1:
+            raise ValueError(f"`{name}` must be at least 1. Got {count}.")
+    if workers != "ray" and workers * team > 1 and multiprocessing.current_process().daemon:
+        raise RuntimeError(
+            "A worker process must not start workers of its own; use `workers=1` there. If this is a script that "
+            'calls Kinfolk, the call must stand under `if __name__ == "__main__":`.'
+        )
 
 
 _END = object()
@@ -208,3 +223,55 @@ class _Pool:
             worker = Team(self._function, self._script, number, self._team, self._folder)
             self._workers.append(worker)
         return worker
+
+
+# ---- on a Ray cluster
+
+AHEAD = 2  # items per core that Ray knows of at a time
+
+
+def _on_ray(function: Callable[[Any], Any], queue: _Queue) -> Generator[tuple[int, Any], None, None]:
+    """Each item is a task of one core and one thread; Ray does it again when its process or its machine is lost."""
+    ray = _ray()
+    task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_one_thread)
+    shared, most = ray.put(function), AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting: dict[Any, int] = {}
+    try:
+        while True:
+            while len(waiting) < most and (taken := queue.take()) is not None:
+                waiting[task.remote(shared, taken[1])] = taken[0]
+            if not waiting:
+                return
+            for done in ray.wait(list(waiting), num_returns=1)[0]:
+                index = waiting.pop(done)
+                yield index, _from_ray(ray, done, index)
+    finally:
+        for left in waiting:
+            ray.cancel(left, force=True)
+
+
+def _one_thread(function: Callable[[Any], Any], item: Any) -> Any:
+    if "torch" in sys.modules:  # Ray has set what libraries read when they are loaded
+        sys.modules["torch"].set_num_threads(1)
+    return function(item)
+
+
+def _from_ray(ray: Any, done: Any, index: int) -> Any:
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        why = str(error).splitlines()[0]
+        raise WorkerDied(f"The worker of item {index} on Ray died {ATTEMPTS} times: {why}") from error
+
+
+def _ray() -> Any:
+    """Ray, connected to a cluster."""
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--workers ray needs Ray. Install it: pip install 'kinfolk[ray]'.") from None
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    return ray

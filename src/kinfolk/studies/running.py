@@ -1,0 +1,265 @@
+"""Runs a study in a run folder: how long it will take, its trials over workers, and what follows from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from kinfolk import __version__, catalogue, workers
+from kinfolk.exceptions import InputError
+from kinfolk.identity import LIBRARIES, command
+from kinfolk.runs import Folder, open_run
+from kinfolk.studies import results
+from kinfolk.studies.base import Study, Trial
+from kinfolk.studies.results import Result
+
+TIMING = 20.0  # seconds that an estimate may take
+SHOWN = 60  # letters of a trial's name in the names of its files
+
+
+@dataclass(frozen=True)
+class Work:
+    """A trial, and where it keeps its checkpoints."""
+
+    study: Study
+    trial: Trial
+    folder: Folder
+
+
+def run(
+    study: Study,
+    out: Path | str,
+    *,
+    seeds: int | None = None,
+    quick: bool = False,
+    processes: int | Literal["ray"] = 1,
+    resume: bool = False,
+    announce: Callable[[str], None] | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Result:
+    """Runs a study, or goes on with it, and writes what follows from it.
+
+    Parameters
+    ----------
+    study
+        What is run.
+    out
+        The run folder.
+    seeds
+        How many; default: as many as the study says, with `quick` two.
+    quick
+        The same code on little.
+    processes
+        How many trials are computed at the same time, each in a process of one thread; or ``"ray"``.
+    resume
+        Go on with the run in `out`: finished trials are kept, half-done ones go on from their checkpoints.
+    announce
+        Called with what is going to be done and how long it will take, before it is.
+    progress
+        Called with the share that is done and the name of the trial that was finished.
+
+    Raises
+    ------
+    InputError
+        When the folder holds something else, or the data are not there.
+    """
+    seeds = seeds or (2 if quick else study.seeds)
+    trials = study.trials(seeds, quick)
+    _check_names(trials)
+    with open_run(out, resume) as folder:
+        about = _about(study, seeds, quick, len(trials))
+        _require_same(folder, about)
+        left = [trial for trial in trials if not folder.has(_result(trial))]
+        seconds = _estimate(study, left, quick)
+        if announce is not None:
+            announce(_announcement(len(trials), seconds, processes))
+        folder.write_json("config.json", about | _machine(processes))
+        _work(study, folder, left, seconds, processes, progress)
+        done = [folder.read_json(_result(trial)) for trial in trials]
+        about |= _machine(processes) | {"seconds": sum(one["seconds"] for one in done)}
+        folder.write_json("config.json", about)
+        return results.write(study, results.frame([row for one in done for row in one["rows"]]), about, folder)
+
+
+def do(work: Work) -> dict[str, Any]:
+    """Computes a trial, in a process of one thread; its rows, and the seconds that they took."""
+    began = time.monotonic()
+    with one_thread():
+        rows = work.study.run(work.trial, work.folder)
+    return {"trial": work.trial.name, "seconds": time.monotonic() - began, "rows": rows}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in worker processes, so that results do not depend on where they were computed."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def name_of(study: Study) -> str:
+    """The name of its command: that of its file, with dashes.
+
+    >>> from kinfolk.catalogue import STUDIES
+    >>> all(name_of(STUDIES.get(name)()) == name.replace("_", "-") for name in STUDIES.names())
+    True
+    """
+    return type(study).__module__.rpartition(".")[2].replace("_", "-")
+
+
+def _work(
+    study: Study,
+    folder: Folder,
+    trials: Sequence[Trial],
+    seconds: Sequence[float],
+    processes: int | Literal["ray"],
+    progress: Callable[[float, str], None] | None,
+) -> None:
+    """Computes trials, the longest first; each result is kept when it is there."""
+    order = sorted(range(len(trials)), key=lambda i: -seconds[i])
+    queue = [Work(study, trials[i], Folder(folder.folder(_place(trials[i])).path.absolute())) for i in order]
+    spent = 0.0
+
+    def done(index: int, result: dict[str, Any]) -> None:
+        nonlocal spent
+        folder.write_json(_result(queue[index].trial), result)
+        shutil.rmtree(queue[index].folder.path, ignore_errors=True)
+        spent += seconds[order[index]]
+        if progress is not None:
+            progress(spent / (sum(seconds) or 1.0), queue[index].trial.name)
+
+    workers.map(do, queue, workers=processes, done=done)
+
+
+# ---- how long
+
+
+def _estimate(study: Study, trials: Sequence[Trial], quick: bool) -> list[float]:
+    """Seconds of each trial; of those for which there is no time, the mean of the others."""
+    deadline = time.monotonic() + (TIMING / 10 if quick else TIMING)
+    found: dict[int, float] = {}
+    with one_thread():
+        for i in _spread(len(trials)):
+            if found and time.monotonic() > deadline:
+                break
+            found[i] = max(0.0, float(study.seconds(trials[i])))
+    mean = sum(found.values()) / len(found) if found else 0.0
+    return [found.get(i, mean) for i in range(len(trials))]
+
+
+def _spread(count: int) -> list[int]:
+    """The numbers below `count`, so that the first ones lie far from each other.
+
+    >>> _spread(5)
+    [0, 4, 2, 1, 3]
+    """
+    found: list[int] = []
+    for parts in (2**i for i in range(count.bit_length() + 1)):
+        found += [at for at in (round(j * (count - 1) / parts) for j in range(parts + 1)) if 0 <= at < count]
+    return list(dict.fromkeys([*found, *range(count)]))
+
+
+def _announcement(trials: int, seconds: Sequence[float], processes: int | Literal["ray"]) -> str:
+    if not seconds:
+        return f"All {trials} trials are finished; table, figure and page are made again."
+    kept = f"; {trials - len(seconds)} of {trials} are finished already" if len(seconds) < trials else ""
+    work = f"{len(seconds)} trial{'s' if len(seconds) > 1 else ''}{kept}"
+    if processes == "ray":
+        return f"About {duration(sum(seconds))} of one core, spread over the cores that Ray has, {work}."
+    together = min(processes, len(seconds), workers.available_cores())
+    whole = max(max(seconds), sum(seconds) / together)
+    return f"About {duration(whole)} with {processes} worker{'s' if processes > 1 else ''}, {work}."
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> duration(0.4), duration(59), duration(64), duration(4000), duration(30000)
+    ('1 second', '59 seconds', '1 minute', '67 minutes', '8 hours')
+    """
+    for unit, size, most in (("second", 1, 60), ("minute", 60, 5400), ("hour", 3600, float("inf"))):
+        if seconds < most:
+            count = max(1, round(seconds / size))
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "forever"
+
+
+# ---- what makes a run this run
+
+
+def _about(study: Study, seeds: int, quick: bool, trials: int) -> dict[str, Any]:
+    options = {name: getattr(study, name) for name in catalogue.options(type(study))}
+    names = {"study": name_of(study), "title": study.title, "paper": study.paper}
+    return names | {"options": json.loads(json.dumps(options)), "seeds": seeds, "quick": quick, "trials": trials}
+
+
+def _require_same(folder: Folder, about: dict[str, Any]) -> None:
+    """Raises InputError when the folder holds another study, or the same with other options."""
+    if not folder.has("config.json"):
+        if any(folder.path.glob("*.json")):
+            raise InputError(f"{folder.path} holds a run that is no study. Give another --out.")
+        return
+    before = folder.read_json("config.json")
+    for what in ("study", "options", "seeds", "quick"):
+        if before.get(what) != about[what]:
+            raise InputError(
+                f"{folder.path} holds {before.get('study')} with {what} {_plain(before.get(what))}. "
+                f"Got {what} {_plain(about[what])}: give the same to go on, or another --out."
+            )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in value.items()) or "none" if isinstance(value, dict) else str(value)
+
+
+def _machine(processes: int | Literal["ray"]) -> dict[str, Any]:
+    return {
+        "command": command(),
+        "machine": {"processor": _processor(), "cores": workers.available_cores(), "system": platform.platform()},
+        "versions": {"python": platform.python_version(), "kinfolk": __version__}
+        | {name: version(name) for name in LIBRARIES},
+        "workers": processes,
+        "threads": 1,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", path.read_text(errors="replace")) if os.path.exists(path) else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+# ---- files
+
+
+def _check_names(trials: Sequence[Trial]) -> None:
+    names = [trial.name for trial in trials]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"Trials of a study must have names of their own. Twice: {sorted(twice)[0]!r}.")
+
+
+def _place(trial: Trial) -> str:
+    """Where a trial's files are: by its name, and by a mark that changes with its arguments."""
+    mark = hashlib.sha256(json.dumps([trial.name, dict(trial.arguments)], sort_keys=True).encode()).hexdigest()[:8]
+    return f"trials/{re.sub(r'[^A-Za-z0-9.]+', '-', trial.name)[:SHOWN].strip('-.')}-{mark}"
+
+
+def _result(trial: Trial) -> str:
+    return f"{_place(trial)}.json"
