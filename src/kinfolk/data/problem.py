@@ -53,6 +53,16 @@ class Batch:
             preference=None if self.preference is None else self.preference[:, share],
         )
 
+    def first(self, tasks: int) -> Batch:
+        """What the first tasks know of the rows."""
+        return replace(
+            self,
+            targets=self.targets[:tasks],
+            weight=self.weight[..., :tasks],
+            present=self.present[:, :tasks],
+            preference=None if self.preference is None else self.preference[..., :tasks],
+        )
+
     def only(self, tasks: Bool[Tensor, " task"]) -> Batch:
         """The rows that have a label of these tasks, the other tasks absent.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from kinfolk.auxiliary.base import WithAuxiliary, tasks_of, with_tasks
 from kinfolk.catalogue import CATALOGUES, Term, find, parse
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
@@ -70,7 +72,7 @@ class NetworkArm:
     def __init__(
         self, text: str, settings: int | Sequence[Setting] = 6, length: Length | None = None, width: int = 128
     ) -> None:
-        self.terms, self.penalties = _by_catalogue(text)
+        self.terms, self.penalties, self.auxiliary = _by_catalogue(text)
         self.text = " + ".join(str(term) for term in parse(text))
         self.length = length or Length()
         self.width = width
@@ -81,7 +83,8 @@ class NetworkArm:
     def role(self) -> str:
         """Single-task where every task is a problem of its own, else sharing."""
         two = (Task("a", "regression"), Task("b", "regression"))
-        return "single-task" if len(self.make({"dropout": 0.0}).sharing.problems(two)) > 1 else "sharing"
+        parts = self.make({"dropout": 0.0})
+        return "single-task" if len(parts.sharing.problems((*two, *self.added))) > 1 else "sharing"
 
     def _offered(self, settings: int | Sequence[Setting]) -> tuple[Setting, ...]:
         """The settings that its trunk can have: one that reads an image needs an input for each of its numbers."""
@@ -101,8 +104,21 @@ class NetworkArm:
         defaults |= {"dropout": dropout} if dropout else {}
         return Term(term.name, tuple((defaults | dict(term.arguments)).items()))
 
+    @property
+    def added(self) -> tuple[Task, ...]:
+        """The tasks that its auxiliary terms add to a problem's own."""
+        return tasks_of([CATALOGUES["auxiliary"].make(term) for term in self.auxiliary])
+
     def make(self, setting: Setting) -> Parts:
-        """Fresh parts of one replica."""
+        """Fresh parts of one replica in training."""
+        parts = self.handed_over(setting)
+        if not self.auxiliary:
+            return parts
+        made = [CATALOGUES["auxiliary"].make(term) for term in self.auxiliary]
+        return replace(parts, sharing=WithAuxiliary(parts.sharing, made))
+
+    def handed_over(self, setting: Setting) -> Parts:
+        """Fresh parts of one replica, without what only helps to train it."""
         made: dict[str, Any] = {"sharing": Term("hard", ()), "balancing": Term("fixed", ())}
         made |= self.terms | {"trunks": self._trunk_term(setting["dropout"])}
         made = {title: CATALOGUES[title].make(term) for title, term in made.items()}
@@ -127,7 +143,10 @@ class NetworkArm:
         InputError
             If a part of the arm does not fit the tasks or another part.
         """
-        rows = Problem.from_arrays(np.zeros((1, features)), np.zeros((1, len(tasks))), tasks)
+        if clash := {task.name for task in self.added} & {task.name for task in tasks}:
+            raise InputError(f"The arm '{self.text}' adds a task '{clash.pop()}'. Give that target another name.")
+        rows = with_tasks(Problem.from_arrays(np.zeros((1, features)), np.zeros((1, len(tasks))), tasks), self.added)
+        tasks = rows.tasks
         first = torch.zeros(1, dtype=torch.int64)
         for alike in _shapes(self.make(self.settings[0]).sharing.problems(tasks), tuple(tasks)):
             try:
@@ -151,8 +170,9 @@ class NetworkArm:
         preparations = {
             e: Preparation(e).fit(rows.inputs) for e in {self.settings[j.setting]["encoding"] for j in jobs}
         }
-        problems = {e: _problem(rows, p, scale, device) for e, p in preparations.items()}
-        shapes = _shapes(self.make(self.settings[0]).sharing.problems(rows.tasks), rows.tasks)
+        problems = {e: with_tasks(_problem(rows, p, scale, device), self.added) for e, p in preparations.items()}
+        tasks = (*rows.tasks, *self.added)
+        shapes = _shapes(self.make(self.settings[0]).sharing.problems(tasks), tasks)
         made = []
         for same in self._same(jobs):
             encoding = self.settings[jobs[same[0]].setting]["encoding"]
@@ -227,24 +247,27 @@ class NetworkArm:
         return rows.assign(arm=self.text, setting=said).reindex(columns=LEARNED)
 
 
-def _by_catalogue(text: str) -> tuple[dict[str, Term], list[Term]]:
-    """The terms of trunk, sharing and balancing by catalogue, and all penalties."""
+def _by_catalogue(text: str) -> tuple[dict[str, Term], list[Term], list[Term]]:
+    """The terms of trunk, sharing and balancing by catalogue, all penalties, and all auxiliary tasks."""
     found: dict[str, Term] = {}
-    penalties: list[Term] = []
+    several: dict[str, list[Term]] = {"penalties": [], "auxiliary": []}
     for term in parse(text):
         title, _ = find(term.name)
-        if title not in ("trunks", "sharing", "balancing", "penalties"):
-            raise InputError(f"An arm is made of trunk, sharing, balancing and penalties. '{term.name}' is of {title}.")
-        if title == "penalties":
-            penalties.append(term)
+        if title not in ("trunks", "sharing", "balancing", *several):
+            raise InputError(
+                f"An arm is made of trunk, sharing, auxiliary tasks, balancing and penalties. "
+                f"'{term.name}' is of {title}."
+            )
+        if title in several:
+            several[title].append(term)
         elif title in found:
             raise InputError(f"An arm has one of {title}. Got '{found[title].name}' and '{term.name}' in '{text}'.")
         else:
             found[title] = term
-    names = [term.name for term in penalties]
+    names = [term.name for terms in several.values() for term in terms]
     if len(set(names)) < len(names):
-        raise InputError(f"An arm has each penalty once. Got {', '.join(names)} in '{text}'.")
-    return found, penalties
+        raise InputError(f"An arm has each penalty and auxiliary task once. Got {', '.join(names)} in '{text}'.")
+    return found, several["penalties"], several["auxiliary"]
 
 
 def _has_dropout(term: Term) -> bool:

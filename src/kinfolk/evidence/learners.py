@@ -108,7 +108,7 @@ def load(
 
     try:
         state = from_bytes(folder.read_bytes(f"{name}.safetensors"))
-        predictor = from_state(state, tasks, NetworkArm(text, width=width).make(setting))
+        predictor = from_state(state, tasks, NetworkArm(text, width=width).handed_over(setting))
         if len(predictor.preparation.shift) != features:
             raise ValueError(f"it reads {len(predictor.preparation.shift)} columns, the encoder gives {features}")
         return predictor

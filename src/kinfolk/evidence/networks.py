@@ -166,6 +166,16 @@ def members_of(training: Training) -> list[Sharing | None]:
     return found
 
 
+def handed_over(model: Sharing, columns: tuple[int, ...]) -> Part:
+    """What is handed over of a network with a copy per task: without auxiliary tasks of its own making."""
+    plain = model.handed_over
+    if plain is model or plain.made_for is None:
+        return Part(model, columns)
+    kept = torch.arange(len(columns)) < len(plain.made_for.tasks)
+    replicas.select(plain, kept)
+    return Part(plain, columns[: int(kept.sum())])
+
+
 def mean(predictors: Sequence[NetworkPredictor]) -> NetworkPredictor:
     """One stacked predictor that averages the given ones (same arm and setting, one preparation).
 

@@ -14,7 +14,7 @@ import pandas as pd
 from kinfolk.data.problem import Problem
 from kinfolk.evidence.features import Preparation
 from kinfolk.evidence.jobs import Surroundings, nothing_learned
-from kinfolk.evidence.networks import Part, members_of
+from kinfolk.evidence.networks import Part, handed_over, members_of
 from kinfolk.quantities import Quantity
 from kinfolk.training import checkpoints
 from kinfolk.training.loop import Learned, Parts, Replica, Training
@@ -60,7 +60,7 @@ class Stack:
         found: dict[int, list[Part]] = {}
         for (job, member), model in zip(self.members, members_of(self.training), strict=True):
             if model is not None:
-                found.setdefault(job, []).append(Part(model, member.columns))
+                found.setdefault(job, []).append(handed_over(model, member.columns))
         return found
 
     def of(self, job: int) -> list[int]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kinfolk.data.problem import Batch
+from kinfolk.data.problem import Batch, Problem
 from kinfolk.data.tasks import Task
 from kinfolk.quantities import Quantity
 from kinfolk.replicas import own
@@ -39,6 +39,10 @@ class Outputs:
     tasks: Sequence[Float[Tensor, "replica row _"]]
     features: Sequence[Float[Tensor, "replica row _"]]
     heads: Sequence[Float[Tensor, "replica _ _"]] = ()
+
+    def first(self, tasks: int) -> Outputs:
+        """Those of the first tasks."""
+        return Outputs(self.tasks[:tasks], self.features[:tasks], self.heads[:tasks])
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,21 @@ class Sharing(nn.Module):
 
     spare: bool = False
     """Some slices of its tensors serve no task yet: room for copies that a later phase brings into use."""
+
+    skips: bool = False
+    """Its ``forward`` takes a third argument, Bool ``[task]``: the tasks that are asked for. What the others say then
+    does not matter."""
+
+    through_features: bool = True
+    """Every task's loss depends on the network through the features that its head reads."""
+
+    @property
+    def handed_over(self) -> Sharing:
+        """The network without what only helps to train it."""
+        return self
+
+    def at_start(self, problem: Problem, train: Tensor, columns: Sequence[int]) -> None:
+        """Called once before training. See :meth:`kinfolk.balancing.base.Balancing.at_start`."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)

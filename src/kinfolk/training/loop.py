@@ -234,7 +234,10 @@ class Training:
         batch = batch if tasks is None else batch.only(tasks)
         if distributed.processes() > 1:
             batch = batch.part(distributed.share())
-        outputs = network.model(batch.inputs, batch.preference)
+        if network.model.skips:
+            outputs = network.model(batch.inputs, batch.preference, tasks)
+        else:
+            outputs = network.model(batch.inputs, batch.preference)
         value = (row_losses(self.tasks, outputs.tasks, batch.targets, batch.weight) * batch.weight).sum(1)
         value = distributed.total(value)
         if network.sparse:
@@ -242,7 +245,9 @@ class Training:
         shared, last = network.shared(), network.last_shared()
         losses = Losses(value, batch.present, None, shared, last, outputs.features, outputs.tasks, outputs.heads)
         for penalty in network.penalties:
-            extra = penalty(network.model, outputs, value)
+            plain = network.model.handed_over
+            told = len(plain.made_for.tasks) if plain.made_for else len(self.tasks)
+            extra = penalty(plain, outputs.first(told), value[:, :told])
             losses.penalty = extra if losses.penalty is None else losses.penalty + extra
         return losses
 

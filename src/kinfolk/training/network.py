@@ -84,7 +84,10 @@ class Network(nn.Module):
             balancing = parts.balancing if len(self._tasks) > 1 else Fixed()
             self.balancing = balancing.setup(self._tasks)
             self.balancing.at_start(problem, one.train, one.columns)
-            self.penalties = nn.ModuleList([p.setup(self.model, self._tasks) for p in parts.penalties])
+            self.model.at_start(problem, one.train, one.columns)
+            plain = self.model.handed_over
+            told = self._tasks if plain.made_for is None else plain.made_for.tasks
+            self.penalties = nn.ModuleList([p.setup(plain, told) for p in parts.penalties])
             for penalty in parts.penalties:
                 penalty.at_start(problem, one.train, one.columns)
             with replicas.own("rows"):
@@ -109,7 +112,7 @@ class Network(nn.Module):
         given = {"last": self.last_shared, "shared": self.shared, "features": self._common_features}
         for need in self.balancing.needs:
             if not given[need]():
-                method, sharing = (type(p).__module__.rpartition(".")[2] for p in (self.balancing, self.model))
+                method, sharing = (type(p).__module__.rpartition(".")[2] for p in (self.balancing, self.model.handed_over))
                 raise ValueError(
                     f"`{method}` needs {NEEDS[need]}, and `{sharing}` has none here. "
                     "Choose another sharing, as hard, or another balancing, as uncertainty."
@@ -118,6 +121,8 @@ class Network(nn.Module):
     @torch.no_grad()
     def _common_features(self) -> list[Tensor]:
         """The features that several tasks read."""
+        if not self.model.through_features:
+            return []
         inputs = self._inputs[:2].to(next(self.model.parameters()).device)
         features = self.model.eval()(inputs.unsqueeze(0)).features
         self.model.train()
