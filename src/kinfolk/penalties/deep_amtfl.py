@@ -44,6 +44,9 @@ class DeepAmtfl(Penalty):
         p_t is this over the root of a task's examples, relative to their mean over tasks; not negative, 0: none. The
         examples of a binary task are the training rows of its second class, of another all its labelled training
         rows. The paper's equation has no such term, the authors' code has.
+    feedback
+        Whether A and b are learned. Otherwise they are 0: a control, in which ``gamma mean ||h||^2`` holds features
+        down and nothing is reconstructed.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class DeepAmtfl(Penalty):
         mu: float | int = 1e-4,
         decay: float | int = 1e-4,
         proxy: float | int = 1e-3,
+        feedback: bool = True,
     ) -> None:
         super().__init__()
         given = {"alpha": alpha, "gamma": gamma, "mu": mu, "decay": decay, "proxy": proxy}
@@ -69,14 +73,16 @@ class DeepAmtfl(Penalty):
             if not value >= 0:
                 raise ValueError(f"`{name}` must not be negative. Got {value}.")
         self.alpha, self.gamma, self.mu, self.decay, self.proxy = map(float, given.values())
+        self.feedback = feedback
 
     def setup(self, model: Sharing, tasks: Sequence[Task]) -> DeepAmtfl:
         """Feedback near 0."""
         features = common_heads(model, "deep_amtfl")[0].weight.shape[1]
         self._names, self._sizes = tuple(task.name for task in tasks), tuple(task.size for task in tasks)
         with own("deep_amtfl"):
-            self.feedback = nn.Parameter(0.01 * torch.randn(1, sum(self._sizes), features))
-        self.offset = nn.Parameter(torch.zeros(1, 1, features))
+            start = 0.01 * self.feedback * torch.randn(1, sum(self._sizes), features)
+        self.matrix = nn.Parameter(start, requires_grad=self.feedback)
+        self.offset = nn.Parameter(torch.zeros(1, 1, features), requires_grad=self.feedback)
         self.rarity: Tensor
         self.register_buffer("rarity", torch.ones(len(tasks)))
         return self
@@ -113,12 +119,12 @@ class DeepAmtfl(Penalty):
 
     def _transfer(self) -> Float[Tensor, "replica task"]:
         """``|A_t|``."""
-        each = self.feedback.abs().sum(-1)
+        each = self.matrix.abs().sum(-1)
         return torch.stack([part.sum(1) for part in each.split(self._sizes, 1)], 1)
 
     def _reconstruction(self, outputs: Outputs) -> Float[Tensor, " replica"]:
         features = outputs.features[0]
-        said = torch.baddbmm(self.offset, torch.cat(list(outputs.tasks), -1), self.feedback).relu()
+        said = torch.baddbmm(self.offset, torch.cat(list(outputs.tasks), -1), self.matrix).relu()
         rows = distributed.total(features.new_tensor(float(features.shape[1])))
         return distributed.total((features - said).square().sum((1, 2))) / rows
 

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinfolk.trunks.stages import Linear, each_copy, fold, unfold
+from kinfolk.trunks.stages import bounds, each_copy, fold, unfold
 
 
 class Conv2d(nn.Module):
-    """A convolution for each copy, initialised as ``torch.nn.Conv2d`` is (uniform in ±1/sqrt(inputs x kernel²)).
+    """A convolution for each copy; a unit of the law of first weights has kernel² inputs for each channel.
 
     Copies are one grouped convolution, or run one by one, see :func:`~kinfolk.trunks.stages.each_copy`. Unfolded
     patches and a batched matrix product were several times slower on a CPU. There one copy computes with channels
@@ -37,9 +37,9 @@ class Conv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.padding = stride, padding
-        bound = 1 / math.sqrt(inputs * kernel**2)
+        bound, shift = bounds(inputs * kernel**2, outputs * kernel**2)
         self.weight = nn.Parameter(torch.empty(1, outputs, inputs, kernel, kernel).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(1, outputs).uniform_(-bound, bound)) if bias else None
+        self.bias = nn.Parameter(torch.empty(1, outputs).uniform_(-shift, shift)) if bias else None
 
     def forward(
         self, x: Float[Tensor, "copy row _ height width"]
@@ -99,23 +99,6 @@ class Reshape(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[copy, row, ...]`` -> ``[copy, row, *shape]``."""
         return x.flatten(2).unflatten(2, self.shape)
-
-
-def glorot(stage: nn.Module) -> None:
-    """Draws the weights of linear layers and convolutions anew by Glorot's uniform rule, with biases of 0.
-
-    References
-    ----------
-    X. Glorot, Y. Bengio (2010). Understanding the difficulty of training deep feedforward neural networks. AISTATS.
-    Equation 16.
-    """
-    for layer in stage.modules():
-        if isinstance(layer, Conv2d | Linear):
-            shape = layer.weight.shape[1:]  # [output, input, height, width] or [input, output]
-            bound = math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
-            nn.init.uniform_(layer.weight, -bound, bound)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def image_of(inputs: torch.Size, shape: Sequence[int] | None) -> torch.Size:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from kinfolk.trunks.base import Stages, Trunk
-from kinfolk.trunks.convolution import Conv2d, MaxPool, Reshape, checked_shape, glorot, image_of
-from kinfolk.trunks.stages import ACTIVATIONS, Chain, Dropout, Each, Linear
+from kinfolk.trunks.convolution import Conv2d, MaxPool, Reshape, checked_shape, image_of
+from kinfolk.trunks.stages import ACTIVATIONS, LAWS, Chain, Dropout, Each, Linear, drawn_by
 
 RISING = ("relu", "tanh", "sigmoid")  # pooled first the result is the same, for a quarter of the work
 
@@ -38,7 +38,7 @@ class LeNet(Trunk):
         Channels, height and width of the images, where inputs are flat: rows of a table, say. None: inputs are
         ``[channel, height, width]``.
     init
-        "torch": weights and biases start as those of torch's layers; "glorot": by Glorot's uniform rule, biases at 0.
+        The law of the first weights, of the heads too, as of :class:`~kinfolk.trunks.mlp.Mlp`.
 
     Raises
     ------
@@ -74,9 +74,9 @@ class LeNet(Trunk):
             raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}. Got {activation!r}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1). Got {dropout}.")
-        if init not in ("torch", "glorot"):
-            raise ValueError(f"`init` must be 'torch' or 'glorot'. Got {init!r}.")
-        self.init = init
+        if init not in LAWS:
+            raise ValueError(f"`init` must be one of {', '.join(LAWS)}. Got {init!r}.")
+        self.init = self.above = init
         self.channels, self.kernel, self.hidden = tuple(channels), kernel, hidden
         self.activation, self.dropout, self.shape = activation, float(dropout), checked_shape(shape)
 
@@ -86,15 +86,14 @@ class LeNet(Trunk):
         stages: list[nn.Module] = []
         shapes: list[torch.Size] = []
         for outputs in self.channels:
-            stages.append(self._convolution(shape[0], outputs))
+            with drawn_by(self.init):
+                stages.append(self._convolution(shape[0], outputs))
             shape = torch.Size([outputs, *(self._after(size, inputs) for size in shape[1:])])
             shapes.append(shape)
         if self.shape is not None:
             stages[0] = Chain(Reshape(self.shape), *stages[0].children())
-        stages.append(self._dense(math.prod(shape)))
-        if self.init == "glorot":
-            for stage in stages:
-                glorot(stage)
+        with drawn_by(self.init):
+            stages.append(self._dense(math.prod(shape)))
         return Stages(stages, [*shapes, torch.Size([self.hidden])])
 
     def _after(self, size: int, inputs: torch.Size) -> int:

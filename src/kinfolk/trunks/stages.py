@@ -90,12 +90,21 @@ _law = ContextVar("law", default="torch")
 
 @contextmanager
 def drawn_by(law: str) -> Iterator[None]:
-    """Linear layers that are made inside draw their weights by one of :data:`LAWS`."""
+    """Linear layers and convolutions that are made inside draw their weights by one of :data:`LAWS`."""
     before = _law.set(law)
     try:
         yield
     finally:
         _law.reset(before)
+
+
+def bounds(inputs: int, outputs: int) -> tuple[float, float]:
+    """Of the first weights and biases, by the law of :func:`drawn_by`, for units with so many in- and outputs."""
+    gain = LAWS[_law.get()]
+    if gain is None:
+        bound = 1 / math.sqrt(max(1, inputs))
+        return bound, bound
+    return gain * math.sqrt(6 / max(1, inputs + outputs)), 0.0
 
 
 class Linear(nn.Module):
@@ -109,11 +118,9 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        gain = LAWS[_law.get()]
-        bound = 1 / math.sqrt(max(1, inputs)) if gain is None else gain * math.sqrt(6 / max(1, inputs + outputs))
+        bound, shift = bounds(inputs, outputs)
         self.weight = nn.Parameter(torch.empty(1, inputs, outputs).uniform_(-bound, bound))
-        bias = torch.empty(1, 1, outputs)
-        self.bias = nn.Parameter(bias.uniform_(-bound, bound) if gain is None else bias.zero_())
+        self.bias = nn.Parameter(torch.empty(1, 1, outputs).uniform_(-shift, shift))
 
     def forward(self, x: Float[Tensor, "copy row _"]) -> Float[Tensor, "copy row _"]:
         """Each copy's own product.
