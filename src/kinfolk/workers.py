@@ -261,7 +261,7 @@ def _from_ray(ray: Any, done: Any, index: int) -> Any:
         return ray.get(done)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError) as error:
         why = str(error).splitlines()[0]
         raise WorkerDied(f"The worker of item {index} on Ray died {ATTEMPTS} times: {why}") from error
 

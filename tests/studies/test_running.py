@@ -16,12 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from toy_study import Toy
 
 import browser
 from kinfolk.exceptions import InputError
 from kinfolk.studies import results, running
 from kinfolk.studies.base import Finding, Trial
+from toy_study import Toy
 
 
 def files(folder: Path) -> set[str]:
@@ -206,7 +206,7 @@ STOPPED = "import sys; sys.path.insert(0, {here!r}); import toy_study; toy_study
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_study_goes_on(tmp_path: Path, how: signal.Signals):
     out = tmp_path / "a"
-    code = STOPPED.format(here=str(Path(__file__).parent), out=str(out))
+    code = STOPPED.format(here=str(Path(__file__).parents[1]), out=str(out))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(out.glob("trials/*/half.json")) and time.monotonic() < deadline:
