@@ -11,7 +11,13 @@ from torch import Tensor
 from kinfolk import replicas
 from kinfolk.balancing import Fixed, Losses, Uncertainty
 from kinfolk.balancing.base import Balancing
+from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
+from kinfolk.sharing.hard import Hard
+from kinfolk.training.loop import Training
+from kinfolk.training.network import Parts, Replica
+from kinfolk.training.schedule import Schedule
+from kinfolk.trunks.mlp import Mlp
 
 A, B = Task("a", "regression"), Task("b", "regression")
 CLASSES = Task("c", "binary", (0, 1))
@@ -107,3 +113,25 @@ def test_a_method_overrides_something() -> None:
 
     with pytest.raises(NotImplementedError, match="Empty overrides none of total, gradients and step"):
         Empty().setup([A]).backward(Losses(value(1.0)))
+
+
+def way(speed: float) -> Tensor:
+    """How far the log variances are from 0 after one update at a learning rate of 0.001."""
+    rows = torch.arange(8)
+    problem = Problem.from_arrays(torch.randn(8, 3), torch.full((8, 2), 9.0).numpy(), [A, B])
+    made = [Replica(rows, rows, (0, 1), 0, 0.001, 0.0)]
+    training = Training(
+        problem, lambda: Parts(Mlp(4, 1), Hard(), Uncertainty(speed=speed)), made, Schedule(1, 1, 8, 9, 0, "constant")
+    )
+    training.run()
+    return training.network.get_parameter("balancing.log_variance").detach()
+
+
+def test_variances_may_move_faster_than_the_network() -> None:
+    torch.testing.assert_close(way(1), torch.tensor([0.001, 0.001]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(way(250), torch.tensor([0.25, 0.25]), rtol=1e-3, atol=0)
+
+
+def test_speed_is_positive() -> None:
+    with pytest.raises(ValueError, match="`speed` must be positive"):
+        Uncertainty(speed=0)

@@ -204,6 +204,10 @@ class Balancing(nn.Module):
         """Which tasks still train, ``[task]`` or replicas x tasks; None: all. To the loop the others have no labels."""
         return None
 
+    def rates(self) -> Mapping[str, float]:
+        """Factor of the learning rate for parameters of its own, by their names; 1 for those that are not named."""
+        return {}
+
     def learned(self) -> Mapping[str, Quantity]:
         """What it learned beside the weights of the losses, by name."""
         return {}

@@ -159,8 +159,9 @@ class Network(nn.Module):
             next((f for prefix, f in factors.items() if name.startswith(prefix)), 1.0)
             for name, _ in self.model.named_parameters()
         ]
-        others = len(list(self.balancing.parameters())) + len(list(self.penalties.parameters()))
-        self.optimizer.set_rates(rates + [1.0] * others)
+        own = self.balancing.rates()
+        rates += [own.get(name, 1.0) for name, _ in self.balancing.named_parameters()]
+        self.optimizer.set_rates(rates + [1.0] * len(list(self.penalties.parameters())))
 
     def restart(self, phase: int) -> None:
         """Begins a phase: an optimiser as new, for the network as it is now."""
