@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import kinfolk
-from kinfolk.catalogue import CATALOGUES, Method, Parameter
+from kinfolk.catalogue import CATALOGUES, STUDIES, Method, Parameter
 
 SOURCE = Path(__file__).parents[1] / "src" / "kinfolk"
 
@@ -23,6 +24,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Gives the generated pages their places in the navigation."""
     methods = [{_title(name): f"methods/{name}.md"} for name in _catalogues()]
     parts = [{f"kinfolk.{name}": f"api/{name}.md"} for name in _parts()]
+    studies = [{heading: f"studies/{path.name}"} for heading, path in _studies()]
+    config["nav"] += [{"Studies": ["studies/index.md", *studies]}]
     config["nav"] += [{"Methods": ["methods/index.md", *methods]}, {"API": ["api/index.md", *parts]}]
     return config
 
@@ -32,6 +35,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for uri, text in _pages():
         files.append(File.generated(config, uri, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Lists the studies at the end of their first page."""
+    if page.file.src_uri != "studies/index.md":
+        return markdown
+    kinds = {name.replace("_", "-"): STUDIES.get(name) for name in STUDIES.names()}
+    lines = ["| study | what | paper |", "|---|---|---|"]
+    lines += [f"| [`{n}`]({n}.md) | {_cell(kind.title)} | {_cell(kind.paper)} |" for n, kind in kinds.items()]
+    return "\n".join([markdown, *lines])
 
 
 def on_page_content(html: str, **_: object) -> str:
@@ -48,6 +61,12 @@ def _pages() -> Iterator[tuple[str, str]]:
     for name, modules in _parts().items():
         directives = "\n\n".join(f"::: {module}" for module in modules)
         yield f"api/{name}.md", f"# kinfolk.{name}\n\n{directives}\n"
+
+
+def _studies() -> list[tuple[str, Path]]:
+    """The written pages of studies, each with its heading."""
+    pages = [path for path in sorted((SOURCE.parents[1] / "docs/studies").glob("*.md")) if path.stem != "index"]
+    return [(path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "), path) for path in pages]
 
 
 def _public() -> str:
