@@ -23,7 +23,7 @@ from kinfolk.terms import parse as parse
 from kinfolk.terms import write
 
 BASES = (
-    *("origin", "idx"),  # of datasets
+    *("origin", "idx", "matlab", "pictures"),  # of datasets
     *("base", "stages", "convolution", "looped"),  # of trunks
     *("heads", "copies", "description", "grouping"),  # of sharing
     *("results", "running"),  # of studies
@@ -109,6 +109,8 @@ class Catalogue:
             parent, _, name = getattr(exported, "__module__", "").rpartition(".")
             if not callable(exported) or parent != self.package or name in BASES:
                 continue
+            if inspect.isfunction(exported) and exported.__name__ != name:
+                continue  # beside the method: the splits of a data set
             if found.setdefault(name, exported) is not exported:
                 raise ValueError(f"{self.package} must export one object of {name}.py. It exports two.")
         return found

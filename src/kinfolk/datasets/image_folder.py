@@ -15,6 +15,11 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".
 def image_folder(path: Path | str) -> Pictures:
     """The pictures in a folder of classes, ``path/CLASS/.../NAME.jpg``; classes and files in the order of their names.
 
+    Parameters
+    ----------
+    path
+        The folder, with a folder for each class; pictures may lie in folders of these.
+
     Raises
     ------
     InputError

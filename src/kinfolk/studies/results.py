@@ -80,7 +80,9 @@ def write(study: Study, rows: pd.DataFrame, about: Mapping[str, Any], folder: Fo
     folder.write_frame("table.parquet", rows)
     folder.write_bytes("table.csv", rows.to_csv(index=False).encode())
     folder.write_json("findings.json", {**_told(study), "findings": [_values(f) for f in result.findings]})
-    figure = drawing.svg(study.figure(rows), study.title)
+    with drawing.style():
+        drawn = study.figure(rows)
+    figure = drawing.svg(drawn, study.title)
     folder.write_bytes("figure.svg", _alone(figure).encode())
     folder.write_bytes("table.md", _markdown(study, result).encode())
     made = {"about": about, "facts": _facts(about), "figure": figure, "verdicts": VERDICTS}
