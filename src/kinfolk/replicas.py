@@ -8,6 +8,7 @@ number of replicas appears in no method. This is the only file that knows the ru
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -154,12 +155,25 @@ class Random(nn.Module):
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1): ``[copy, *shape]``."""
-        update = int(self.update)
         drawn = torch.empty(len(self.seed), *shape, device=self.seed.device)
-        generator = torch.Generator(self.seed.device)
-        for seed, copy in zip(self.seed.tolist(), drawn, strict=True):
-            torch.rand(shape, generator=generator.manual_seed(key(seed, update)), out=copy)
+        for generator, copy in zip(self._generators(), drawn, strict=True):
+            torch.rand(shape, generator=generator, out=copy)
         return drawn
+
+    def chance(self, share: float, *shape: int) -> Tensor:
+        """True with a probability, in steps of 1 / 65536: Bool ``[copy, *shape]``. Several times as fast as numbers."""
+        size = math.prod(shape)
+        drawn = torch.empty(len(self.seed), -(-size // 4), dtype=torch.int64, device=self.seed.device)
+        for generator, copy in zip(self._generators(), drawn, strict=True):
+            copy.random_(-(2**63), None, generator=generator)
+        bits = drawn.view(torch.int16)[:, :size]
+        return (bits < round(share * 65536) - 32768).view(-1, *shape)
+
+    def _generators(self) -> Iterator[torch.Generator]:
+        """One per copy, in the state of the present update; each is to be used before the next is asked for."""
+        update, generator = int(self.update), torch.Generator(self.seed.device)
+        for seed in self.seed.tolist():
+            yield generator.manual_seed(key(seed, update))
 
 
 def tick(module: nn.Module) -> None:

@@ -174,10 +174,10 @@ class Reconstruction(Auxiliary):
     def _loss(self, said: Tensor, inputs: Tensor) -> Tensor:
         truth = inputs.flatten(2)
         if self.cost == "squared":
-            each = (said - truth).square()
-        else:
-            each = F.softplus(said) - said * truth  # the cross-entropy of logits
-        return each.mean(-1) if self.reduction == "mean" else each.sum(-1)
+            whole = (said - truth).square().sum(-1)
+        else:  # the cross-entropy of logits
+            whole = F.softplus(said).sum(-1) - (said * truth).sum(-1)
+        return whole / truth.shape[-1] if self.reduction == "mean" else whole
 
 
 class Tied(nn.Module):
@@ -206,7 +206,7 @@ class Masking(Random):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[copy, row, ...]``, masked."""
-        return x * (self.uniform(*x.shape[1:]) >= self.share) if self.masks else x
+        return x * ~self.chance(self.share, *x.shape[1:]) if self.masks else x
 
 
 def _linear(stage: nn.Module) -> list[Linear]:

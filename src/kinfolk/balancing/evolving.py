@@ -173,6 +173,14 @@ class Evolving(Balancing):
             if len(self._names) > 1:
                 factor[:, self._names.index(name)] = min(1.0, max(0.0, (end - epoch) / (end - start)))
         self.factor.copy_(factor.flatten())
+        self._wanted = self._with_weight()
+
+    def _with_weight(self) -> list[Tensor]:
+        """The tasks of each group's step, Bool ``[task]``: those that weigh something; groups without one have none."""
+        weighs = (self.factor.view(-1, len(self._names)) > 0).any(0)
+        places = torch.arange(len(weighs), device=weighs.device)
+        found = [weighs & torch.isin(places, places[turn]) for turn in self._turns]
+        return [tasks for tasks in found if bool(tasks.any())]
 
     def _wait(self, errors: Float[Tensor, "*replica task"]) -> None:
         """Counts the epochs in which no task of the last group reached a new least error."""
@@ -205,12 +213,7 @@ class Evolving(Balancing):
         if not self.alternate:
             return super().step(closure, optimizer)
         made = []
-        weighs = (self.factor.view(-1, len(self._names)) > 0).any(0)
-        places = torch.arange(len(weighs), device=weighs.device)
-        for turn in self._turns:
-            tasks = weighs & torch.isin(places, places[turn])
-            if not bool(tasks.any()):
-                continue
+        for tasks in self._wanted:
             losses, weights = closure(tasks), torch.zeros_like(self.factor)
             if bool(losses.seen.any()):
                 optimizer.zero_grad()

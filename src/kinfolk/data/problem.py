@@ -25,7 +25,8 @@ class Batch:
     Attributes
     ----------
     inputs
-        ``[replica, row, ...]``.
+        ``[replica, row, ...]``; or positions of rows, ``[replica, row]``, that :meth:`Problem.filled` looks up: inputs
+        of rows that a step leaves out are then not moved.
     targets
         One ``[replica, row]`` per task, ``[replica, row, size]`` where labels are vectors; filled with 0 where not
         observed (masking after the loss would give NaN gradients).
@@ -37,7 +38,7 @@ class Batch:
         ``[replica, row, task]`` for networks that read one, else None.
     """
 
-    inputs: Float[Tensor, "replica row *feature"]
+    inputs: Float[Tensor, "replica row *feature"] | Int[Tensor, "replica row"]
     targets: Sequence[Float[Tensor, "replica row ..."]]
     weight: Float[Tensor, "replica row task"]
     present: Bool[Tensor, "replica task"]
@@ -71,6 +72,8 @@ class Batch:
         """
         weight = self.weight * tasks.to(self.weight.device)
         counts = (weight > 0).any(-1)
+        if bool(counts.all()):
+            return replace(self, weight=weight, present=self.present & tasks.to(self.present.device))
         first = counts.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.sum(1).max())]
         take = lambda x: x.gather(1, first.view(*first.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))  # noqa: E731
         return replace(
@@ -149,6 +152,7 @@ class Problem:
         columns: Int[Tensor, "replica task"] | None = None,
         valid: Bool[Tensor, "replica row"] | None = None,
         per: str = "batch",
+        positions: bool = False,
     ) -> Batch:
         """The given rows of each replica.
 
@@ -164,24 +168,35 @@ class Problem:
         per
             What a task's loss is divided by: ``"batch"``, the labels in these rows, or ``"expected"``, rows
             times the task's observed share (a rare task is then not amplified).
+        positions
+            Whether the batch holds the positions of its rows instead of their inputs, see :meth:`filled`.
         """
+        inputs = rows if positions else self.inputs[rows]
         targets = self._targets(rows, columns)
         if self.complete and valid is None:
             weight = self.weight.new_full((1, 1, 1), 1 / rows.shape[1]).expand(*rows.shape, len(targets))
             present = torch.ones(len(rows), len(targets), dtype=torch.bool, device=rows.device)
-            return Batch(self.inputs[rows], targets, weight, present)
-        shown = self.observed[rows] if columns is None else self.observed[rows.unsqueeze(-1), columns.unsqueeze(1)]
+            return Batch(inputs, targets, weight, present)
+        weight = self._counts[rows] if columns is None else self._counts[rows.unsqueeze(-1), columns.unsqueeze(1)]
         if valid is not None:
-            shown = shown & valid.unsqueeze(-1)
-        weight = shown * self.weight[rows].unsqueeze(-1)
+            weight = weight * valid.unsqueeze(-1)
         labels = weight.sum(1, keepdim=True)
         divisor = self._divisor(labels, columns, per, rows.shape[1])
-        return Batch(self.inputs[rows], targets, weight / divisor, labels.squeeze(1) > 0)
+        return Batch(inputs, targets, weight / divisor, labels.squeeze(1) > 0)
+
+    def filled(self, batch: Batch) -> Batch:
+        """A batch of positions with the inputs of these rows."""
+        return batch if batch.inputs.is_floating_point() else replace(batch, inputs=self.inputs[batch.inputs])
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        """The weight of each label, 0 where not observed."""
+        return self.observed * self.weight.unsqueeze(1)
 
     @cached_property
     def _share(self) -> Tensor:
         """The share of the row weights that each task's labels have."""
-        return (self.observed * self.weight.unsqueeze(1)).mean(0)
+        return self._counts.mean(0)
 
     def _targets(self, rows: Tensor, columns: Tensor | None) -> list[Tensor]:
         if len(self._stacked) == 1 and columns is None:

@@ -218,7 +218,8 @@ class Training:
 
     def _update(self) -> tuple[Tensor, Tensor, Tensor]:
         network = self.network
-        batch = self.problem.batch(network.rows(), None if self._all_columns else network.columns, per=self.per)
+        columns, partly = None if self._all_columns else network.columns, network.balancing.partial
+        batch = self.problem.batch(network.rows(), columns, per=self.per, positions=partly)
         batch = network.labelled(batch)
         network.optimizer.factor = self.schedule.factor(self._in_phase)
         losses, weights = network.balancing.step(partial(self._losses, batch), network.optimizer)
@@ -234,6 +235,7 @@ class Training:
         batch = batch if tasks is None else batch.only(tasks)
         if distributed.processes() > 1:
             batch = batch.part(distributed.share())
+        batch = self.problem.filled(batch)
         if network.model.skips:
             outputs = network.model(batch.inputs, batch.preference, tasks)
         else:

@@ -1,0 +1,337 @@
+"""Evolving weights on MNIST: from reconstruction to classification, epoch by epoch, and against extra steps alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinfolk import datasets
+from kinfolk.auxiliary import Reconstruction
+from kinfolk.auxiliary.base import WithAuxiliary, with_tasks
+from kinfolk.balancing import Evolving
+from kinfolk.data.problem import Problem
+from kinfolk.data.tasks import Task
+from kinfolk.replicas import key, tensors
+from kinfolk.runs import Folder
+from kinfolk.sharing import Hard
+from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.evolving_table import ARMS, BASELINES, NETWORKS, PADDED, PUBLISHED, WITH_DATA
+from kinfolk.training.loop import Parts, Replica, Training
+from kinfolk.training.optim import Sgd
+from kinfolk.training.schedule import Schedule
+from kinfolk.trunks import Mlp
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+POOL = 50_000  # of the 60,000 training images; the others would be for validation
+DIGIT = Task("digit", "multiclass", tuple(range(10)))
+SOURCE = "Belharbi et al. 2016, table 1"
+
+
+class EvolvingWeights(Study):
+    """Unlabelled images that are reconstructed, against the extra steps that come with them.
+
+    Classification of few labelled digits and reconstruction of many unlabelled ones train one network, first mostly
+    the one, then mostly the other (:class:`~kinfolk.balancing.Evolving`, :class:`~kinfolk.auxiliary.Reconstruction`).
+    Labelled and unlabelled images are shuffled together, and every batch that holds a labelled image makes a step
+    toward classification: the more unlabelled images there are, the more such steps an epoch has. The paper compares
+    with a network that saw the labelled images alone, one or two steps per epoch. Here stands beside it the network
+    that makes all these steps and no step toward reconstruction, on the same batches: "padded".
+
+    Parameters
+    ----------
+    networks
+        Of NN1 (50 hidden units), NN2 (60-50), NN3 (70-60-50), NN4 (80-70-60-50).
+    labelled, unlabelled
+        Numbers of images; together at most the 50,000 that the paper trained on.
+    rest
+        Also all 50,000 images with the fewest labelled ones, for exp40 and the padded baseline, two seeds.
+    arms
+        What is trained with unlabelled images. "stairs100" takes the steps of the other arms; "stairs100 alone" is
+        pre-training on all images and then training on the labelled ones alone, as the published numbers suggest.
+    per
+        What the loss of the labelled images in a batch is divided by: "batch", their number, or "expected", the number
+        to be expected. The paper does not say.
+    corruption
+        Share of a layer's inputs that are set to 0. The paper names no number.
+    tied, cost, reduction, stop_gradient
+        Of the auto-encoders, see :class:`~kinfolk.auxiliary.Reconstruction`. The paper says nothing; these are usual
+        in tutorials of its time.
+    activation, init
+        Of the networks. The paper does not say; these come near its baselines, others do not.
+    epochs, tail
+        How many, and over how many at the end the learning rate falls linearly to 0. The paper names 5000 and 500.
+    rate, pretraining
+        Learning rates; the second in the first 100 epochs of "stairs100 alone", which the paper tuned.
+    batch
+        Images per update.
+    cutoff
+        A weight of reconstruction below it counts as 0, which spares most of the time of exp40.
+    """
+
+    title = "Evolving weights on MNIST: unlabelled images against extra steps"
+    paper = (
+        "S. Belharbi, R. Herault, C. Chatelain, S. Adam (2016). Deep multi-task learning with evolving weights. "
+        "ESANN, 141-146."
+    )
+    seeds = 3
+
+    def __init__(
+        self,
+        *,
+        networks: Sequence[str] = ("NN1",),
+        labelled: Sequence[int] = (100, 1000),
+        unlabelled: Sequence[int] = (0, 10_000),
+        rest: bool = True,
+        arms: Sequence[str] = tuple(WITH_DATA),
+        per: str = "batch",
+        corruption: float = 0.3,
+        tied: bool = True,
+        cost: str = "cross_entropy",
+        reduction: str = "sum",
+        stop_gradient: bool = True,
+        activation: str = "sigmoid",
+        init: str = "glorot_sigmoid",
+        epochs: int = 5000,
+        tail: int = 500,
+        rate: float = 0.01,
+        pretraining: float = 0.01,
+        batch: int = 600,
+        cutoff: float = 1e-4,
+    ) -> None:
+        for name, given, known in (("networks", networks, NETWORKS), ("arms", arms, WITH_DATA)):
+            if unknown := set(given) - set(known):
+                raise ValueError(f"`{name}` must be of {', '.join(known)}. Got {', '.join(sorted(unknown))}.")
+        if not labelled or min(labelled) < 10 or min(unlabelled, default=0) < 0 or max(labelled) > POOL:
+            raise ValueError(f"`labelled` must be in [10, {POOL}], `unlabelled` not negative.")
+        self.networks, self.labelled, self.unlabelled, self.rest = networks, labelled, unlabelled, rest
+        self.arms, self.per, self.corruption, self.tied, self.cost = arms, per, corruption, tied, cost
+        self.reduction, self.stop_gradient, self.activation, self.init = reduction, stop_gradient, activation, init
+        self.epochs, self.tail, self.rate, self.pretraining = epochs, tail, rate, pretraining
+        self.batch, self.cutoff = batch, cutoff
+
+    # ---- what is computed
+
+    def trials(self, seeds: int, quick: bool) -> list[Trial]:
+        """A setting with all its seeds side by side; the most telling ones first, the longest last."""
+        if quick:
+            cells = [("NN2", 20, 100)]
+            size = {"epochs": 12, "tail": 2, "batch": 40, "t1": 4, "sigma": 2.0}
+            seeds = min(seeds, 2)
+        else:
+            cells = [
+                (net, few, min(many, POOL - few))
+                for net in self.networks
+                for many in self._most_first()
+                for few in self.labelled
+            ]
+            size = {"epochs": self.epochs, "tail": self.tail, "batch": self.batch}
+            size |= {"t1": max(1, round(self.epochs / 50)), "sigma": 40 * self.epochs / 5000}
+        found = [(*cell, arm, seeds) for cell in dict.fromkeys(cells) for arm in self._of(cell[2])]
+        found += [(net, few, 0, "baseline", seeds) for net, few in dict.fromkeys(cell[:2] for cell in cells)]
+        if self.rest and not quick:
+            least = min(self.labelled)
+            found += [
+                (net, least, POOL - least, arm, min(seeds, 2)) for net in self.networks for arm in (PADDED, "exp40")
+            ]
+        found = sorted(dict.fromkeys(found), key=lambda one: (one[3] == "lin" and one[2] > 0, one[3] != "baseline"))
+        return [
+            Trial(
+                f"{net}, l={few}, u={many}, {arm}, {count} seeds",
+                {"network": net, "labelled": few, "unlabelled": many, "arm": arm, "seeds": list(range(count)), **size},
+            )
+            for net, few, many, arm, count in found
+        ]
+
+    def _most_first(self) -> list[int]:
+        return sorted(set(self.unlabelled), key=lambda u: -u)
+
+    def _of(self, unlabelled: int) -> list[str]:
+        """The arms that are trained with so many unlabelled images; without any, some are the same."""
+        return [arm for arm in self.arms if unlabelled or arm not in (PADDED, "stairs100 alone")]
+
+    def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
+        """The test error of every seed after the last epoch."""
+        one = trial.arguments
+        problem = self._problem(one)
+        training = self._training(problem, one, one["arm"], one["epochs"])
+        if one["arm"] == "stairs100 alone":
+            first = self._training(problem, one, "pretraining", one["t1"])
+            train(first, folder, "pretraining")
+            training = self._training(problem, one, "baseline", one["epochs"] - one["t1"])
+            for (_, after), (_, before) in zip(
+                tensors(training.network.model), tensors(first.network.model), strict=True
+            ):
+                after.data.copy_(before.data)
+        train(training, folder, "training")
+        numbers = training.network.number.tolist()
+        columns = {name: one[name] for name in ("network", "labelled", "unlabelled", "arm")}
+        return [
+            columns | {"seed": one["seeds"][number], "measure": "test error", "value": error}
+            for number, error in zip(numbers, _errors(training), strict=True)
+        ]
+
+    def _problem(self, one: Mapping[str, Any]) -> Problem:
+        """The images of all seeds, one after the other: labelled ones, then unlabelled ones."""
+        images = _pool()
+        size = one["labelled"] + one["unlabelled"]
+        orders = [np.random.default_rng([seed, 2016]).permutation(POOL)[:size] for seed in one["seeds"]]
+        chosen = np.concatenate(orders)
+        labels = images.labels[:POOL][chosen].astype(np.float64)
+        labels[np.arange(len(chosen)) % size >= one["labelled"]] = np.nan
+        pixels = images.inputs[:POOL][chosen].reshape(len(chosen), -1).astype(np.float32) / 255
+        return with_tasks(Problem.from_arrays(pixels, labels[:, None], [DIGIT]), [self._reconstruction().task])
+
+    def _training(self, problem: Problem, one: Mapping[str, Any], arm: str, epochs: int) -> Training:
+        """All seeds as replicas."""
+        size = one["labelled"] + one["unlabelled"]
+        used = one["labelled"] if arm == "baseline" else size
+        rows = torch.arange(used)
+        rate = self.pretraining if arm == "pretraining" else self.rate
+        members = [
+            Replica(i * size + rows, i * size + rows[:10], (0, 1), key(seed, 2016) % 2**31, rate, 0.0)
+            for i, seed in enumerate(one["seeds"])
+        ]
+        every = -(-used // one["batch"])
+        tail = 0 if arm == "pretraining" else min(one["tail"], epochs) * every
+        batch = min(one["batch"], used)
+        schedule = Schedule(
+            epochs * every, every, batch, epochs * every + 1, 0, shape="constant", tail=tail, look=min(50, epochs)
+        )
+        return Training(problem, partial(self._parts, one, arm), members, schedule, per=self.per)
+
+    def _parts(self, one: Mapping[str, Any], arm: str) -> Parts:
+        trunk = Mlp(width=NETWORKS[one["network"]], activation=self.activation, init=self.init)
+        evolving = Evolving(
+            schedule=ARMS[arm].schedule, share=ARMS[arm].share, t1=one["t1"],
+            sigma=one["sigma"], epochs=one["epochs"], alternate=True, cutoff=self.cutoff,
+        )  # fmt: skip
+        return Parts(trunk, WithAuxiliary(Hard(), [self._reconstruction()]), evolving, optimizer=Sgd)
+
+    def _reconstruction(self) -> Reconstruction:
+        return Reconstruction(True, self.corruption, self.tied, self.cost, self.reduction, self.stop_gradient)
+
+    def seconds(self, trial: Trial) -> float:
+        """From a few timed updates of either kind."""
+        one = trial.arguments
+        used = one["labelled"] + (0 if one["arm"] == "baseline" else one["unlabelled"])
+        share = round(one["labelled"] / used, 3)
+        step, with_it = self._timed(one["network"], min(one["batch"], used), len(one["seeds"]), share)
+        every, epochs = -(-used // one["batch"]), one["epochs"]
+        of_epochs = {"lin": epochs, "exp40": int(-one["sigma"] * math.log(max(self.cutoff, 1e-30)))}
+        several = {"baseline": 0, PADDED: 0} | of_epochs
+        reconstructing = min(epochs, several.get(one["arm"], one["t1"]))
+        later = epochs - reconstructing
+        if one["arm"] == "stairs100 alone":
+            return every * reconstructing * with_it + -(-one["labelled"] // one["batch"]) * later * step
+        return every * (reconstructing * with_it + later * step)
+
+    @cache  # noqa: B019 - a study lives as long as its command
+    def _timed(self, network: str, batch: int, seeds: int, share: float) -> tuple[float, float]:
+        """Seconds of an update without and with reconstruction."""
+        rows = 2 * batch
+        labels = np.where(np.arange(seeds * rows) % rows < max(1, share * rows), 1.0, np.nan)
+        pixels = np.random.default_rng(0).random((seeds * rows, 784))
+        problem = with_tasks(Problem.from_arrays(pixels, labels[:, None], [DIGIT]), [self._reconstruction().task])
+        found = []
+        for arm, epochs in ((PADDED, 10), ("pretraining", 2)):
+            one = {"network": network, "labelled": rows, "unlabelled": 0, "seeds": list(range(seeds)), "batch": batch}
+            one |= {"t1": 1, "sigma": 1.0, "tail": 0, "epochs": epochs}
+            times = []
+            for _ in range(2):  # the first one warms up
+                training = self._training(problem, one, arm, epochs)
+                began = time.perf_counter()
+                training.run()
+                times.append((time.perf_counter() - began) / training.last)
+            found.append(times[-1])
+        return found[0], found[0] + found[1]
+
+    # ---- what is told
+
+    def findings(self, rows: pandas.DataFrame) -> list[Finding]:
+        """The published table, and the same differences from the padded baseline."""
+        cells = rows.set_index(["network", "labelled", "unlabelled", "arm", "seed"])["value"]
+        known = {cell: group.droplevel([0, 1, 2, 3]) for cell, group in cells.groupby(level=[0, 1, 2, 3])}
+        found = []
+        for net, few in dict.fromkeys((net, few) for net, few, _, _ in known):
+            baseline = known.get((net, few, 0, "baseline"))
+            if baseline is not None:
+                published = BASELINES.get((net, few))
+                found.append(Finding(f"{net}, l={few}: baseline", published, tuple(baseline), "%", source=SOURCE))
+            for many in sorted({cell[2] for cell in known if cell[:2] == (net, few)}):
+                here = {arm: known[net, few, many, arm] for arm in WITH_DATA if (net, few, many, arm) in known}
+                where = f"{net}, l={few}, u={many}"
+                found += [_against(where, arm, here[arm], "baseline", baseline, (net, few, many)) for arm in here]
+                found += [
+                    _against(where, arm, here[arm], "padded", here[PADDED], None)
+                    for arm in here
+                    if PADDED in here and arm != PADDED
+                ]
+        return [one for one in found if one is not None]
+
+    def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:
+        """Differences from the baseline beside the published ones, a panel per number of images."""
+        from kinfolk.studies.evolving_table import draw
+
+        return draw(self.findings(rows))
+
+    def remarks(self, rows: pandas.DataFrame) -> list[str]:
+        """What was chosen, and what the control says."""
+        decoders = f"{'tied' if self.tied else 'own'} decoders, {self.cost} ({self.reduction} over inputs)"
+        chosen = (
+            f"Chosen where the paper is silent: {self.activation} units, initial weights {self.init}, layer-wise "
+            f"auto-encoders with {decoders}, {self.corruption:g} of each layer's inputs masked, classification loss "
+            f"per {self.per}, learning rate {self.rate:g} with a linear fall to 0 over the last {self.tail} of "
+            f"{self.epochs} epochs."
+        )
+        rest = (
+            "Differences are paired: all arms of a seed have the same labelled images and the same initial weights.",
+            "An update has a full batch, so an epoch with a remainder sees some images twice.",
+            f"exp40: a weight of reconstruction below {self.cutoff:g} counts as 0.",
+        )
+        return [chosen, *rest]
+
+
+@lru_cache(maxsize=1)
+def _pool() -> datasets.base.Images:
+    return datasets.mnist()
+
+
+@torch.no_grad()
+def _errors(training: Training) -> list[float]:
+    """The share of test images that each replica gets wrong, in per cent."""
+    images = _pool()
+    model = training.network.model.handed_over.eval()
+    wrong = torch.zeros(training.replicas)
+    pixels = torch.tensor(images.test_inputs, dtype=torch.float32).flatten(1) / 255
+    for x, y in zip(pixels.split(2000), torch.tensor(images.test_labels).split(2000), strict=True):
+        said: Tensor = model(x.expand(training.replicas, *x.shape)).tasks[0]
+        wrong += (said.argmax(-1) != y).float().sum(1)
+    return (100 * wrong / len(pixels)).tolist()
+
+
+def _against(
+    where: str,
+    arm: str,
+    values: pandas.Series,
+    other: str,
+    others: pandas.Series | None,
+    cell: tuple[str, int, int] | None,
+) -> Finding | None:
+    """An arm's error minus that of a baseline with the same seeds."""
+    if others is None:
+        return None
+    paired = (values - others).dropna()
+    published = None if cell is None else PUBLISHED.get((*cell, arm))
+    claim = "" if published is None or abs(published) < 0.1 else "negative" if published < 0 else "positive"
+    source = SOURCE if published is not None else "our control" if PADDED in (arm, other) else ""
+    return Finding(f"{where}: {arm} - {other}", published, tuple(map(float, paired)), "points", claim, source)
