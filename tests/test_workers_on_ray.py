@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -36,10 +37,8 @@ def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'kinfolk[ray]'")
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of what a later version will do
-        changed.setenv(
-            "PYTHONPATH", f"{HERE}{os.pathsep}{HERE / 'studies'}"
-        )  # of its processes, which read functions from here
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", address="local")
+        changed.setenv("PYTHONPATH", str(Path(__file__).parent))  # of its processes, which read functions from here
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, address="local")
         yield ray
         ray.shutdown()
 

@@ -8,6 +8,7 @@ its item is done again. Ray, an optional dependency, keeps to the same when one 
 from __future__ import annotations
 
 import itertools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -273,5 +274,5 @@ def _ray() -> Any:
     except ImportError:
         raise InputError("--workers ray needs Ray. Install it: pip install 'kinfolk[ray]'.") from None
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     return ray

@@ -89,33 +89,32 @@ def _workers(given: str | None) -> Workers:
 
 
 def _run(made: Study, out: Path, **how: Any) -> Result:
-    """Runs it, with words before and a bar meanwhile."""
+    """Runs it, with words before; meanwhile a bar, or a line for each trial where there is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from kinfolk.studies import running
 
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    share, last = TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}", markup=False)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    bar = Progress(BarColumn(), share, TimeElapsedColumn(), last, console=console, transient=True)
     line = bar.add_task("", total=1.0)
     with ExitStack() as shown:
 
         def announce(text: str) -> None:
-            bar.console.print(f"{made.title}\n{text}", highlight=False, markup=False, soft_wrap=True)
-            shown.enter_context(bar)
+            console.print(f"{made.title}\n{text}")
+            if console.is_terminal:
+                shown.enter_context(bar)
 
         def progress(part: float, trial: str) -> None:
-            bar.update(line, completed=part, description=f"[dim]{trial[:60].replace('[', '(')}")
+            bar.update(line, completed=part, description=trial[:60])
+            if not console.is_terminal:
+                console.print(f"{100 * part:3.0f}% {trial}")
 
         try:
             return running.run(made, out, announce=announce, progress=progress, **how)
         except KeyboardInterrupt:
-            bar.stop()
+            shown.close()
             kept = f"What is finished is kept in {out}: the same command goes on with --resume."
             typer.echo(f"Stopped. {kept if (out / 'config.json').exists() else 'Nothing was written.'}", err=True)
             raise typer.Exit(130) from None

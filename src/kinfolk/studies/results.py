@@ -74,7 +74,7 @@ def write(study: Study, rows: pd.DataFrame, about: Mapping[str, Any], folder: Fo
     InputError
         When a value is missing in every row, so that nothing can be said.
     """
-    if not rows["value"].notna().any():
+    if rows["value"].isna().to_numpy().all():
         raise InputError(f"Every training of the study failed: all values in {folder.path} are missing.")
     result = Result(folder.path, rows, tuple(study.findings(rows)), tuple(study.remarks(rows)))
     folder.write_frame("table.parquet", rows)

@@ -158,7 +158,7 @@ def _estimate(study: Study, trials: Sequence[Trial], quick: bool) -> list[float]
         for i in _spread(len(trials)):
             if found and time.monotonic() > deadline:
                 break
-            found[i] = max(0.0, float(study.seconds(trials[i])))
+            found[i] = max(1e-3, float(study.seconds(trials[i])))
     mean = sum(found.values()) / len(found) if found else 0.0
     return [found.get(i, mean) for i in range(len(trials))]
 
