@@ -116,7 +116,7 @@ def draw(findings: Sequence[Finding]) -> matplotlib.figure.Figure:
 
     from kinfolk.drawing import COLOURS, INK, style
 
-    colours = {True: COLOURS["padded baseline"][0], False: COLOURS["sharing"][0]}
+    colours = {True: COLOURS["single-task"][0], False: COLOURS["sharing"][0]}
     with style():
         differences = [one for one in findings if one.unit == "points"]
         cells = list(dict.fromkeys(one.what.partition(":")[0] for one in differences))
