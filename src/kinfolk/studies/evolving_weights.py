@@ -18,6 +18,7 @@ from kinfolk.auxiliary.base import WithAuxiliary, with_tasks
 from kinfolk.balancing import Evolving
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
+from kinfolk.datasets.base import Images
 from kinfolk.replicas import key, tensors
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
@@ -76,6 +77,11 @@ class EvolvingWeights(Study):
         Images per update.
     cutoff
         A weight of reconstruction below it counts as 0, which spares most of the time of exp40.
+
+    References
+    ----------
+    S. Belharbi, R. Herault, C. Chatelain, S. Adam (2016). Deep multi-task learning with evolving weights. ESANN,
+    141-146.
     """
 
     title = "Evolving weights on MNIST: unlabelled images against extra steps"
@@ -182,13 +188,14 @@ class EvolvingWeights(Study):
 
     def _problem(self, one: Mapping[str, Any]) -> Problem:
         """The images of all seeds, one after the other: labelled ones, then unlabelled ones."""
-        images = _pool()
+        images = pool()
         size = one["labelled"] + one["unlabelled"]
-        orders = [np.random.default_rng([seed, 2016]).permutation(POOL)[:size] for seed in one["seeds"]]
+        there = min(POOL, len(images.labels))
+        orders = [np.random.default_rng([seed, 2016]).permutation(there)[:size] for seed in one["seeds"]]
         chosen = np.concatenate(orders)
-        labels = images.labels[:POOL][chosen].astype(np.float64)
+        labels = images.labels[chosen].astype(np.float64)
         labels[np.arange(len(chosen)) % size >= one["labelled"]] = np.nan
-        pixels = images.inputs[:POOL][chosen].reshape(len(chosen), -1).astype(np.float32) / 255
+        pixels = images.inputs[chosen].reshape(len(chosen), -1).astype(np.float32) / 255
         return with_tasks(Problem.from_arrays(pixels, labels[:, None], [DIGIT]), [self._reconstruction().task])
 
     def _training(self, problem: Problem, one: Mapping[str, Any], arm: str, epochs: int) -> Training:
@@ -302,14 +309,15 @@ class EvolvingWeights(Study):
 
 
 @lru_cache(maxsize=1)
-def _pool() -> datasets.base.Images:
+def pool() -> Images:
+    """The images; read once in a process."""
     return datasets.mnist()
 
 
 @torch.no_grad()
 def _errors(training: Training) -> list[float]:
     """The share of test images that each replica gets wrong, in per cent."""
-    images = _pool()
+    images = pool()
     model = training.network.model.handed_over.eval()
     wrong = torch.zeros(training.replicas)
     pixels = torch.tensor(images.test_inputs, dtype=torch.float32).flatten(1) / 255
