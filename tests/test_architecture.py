@@ -114,7 +114,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "conclusion": None,
     "fitted": None,
     "estimators": ("labels", "base", "regressor", "classifier", "mixed", "folds"),
-    "studies": ("base", "evolving_table", METHODS, "results", "running"),
+    "studies": ("base", "classes", "planted", "bodies", "evolving_table", METHODS, "results", "running"),
     "screen": None,
     "commands": ("listing", "studying"),
     "cli": None,

@@ -1,3 +1,6 @@
 """Published experiments as commands; one export line per study."""
 
+from kinfolk.studies.amtfl_deep import AmtflDeep as AmtflDeep
 from kinfolk.studies.evolving_weights import EvolvingWeights as EvolvingWeights
+from kinfolk.studies.gradnorm_toy import GradnormToy as GradnormToy
+from kinfolk.studies.negative_transfer import NegativeTransfer as NegativeTransfer
