@@ -200,10 +200,15 @@ class Problem:
 
     def _targets(self, rows: Tensor, columns: Tensor | None) -> list[Tensor]:
         if len(self._stacked) == 1 and columns is None:
-            return list(self._stacked[0][1][:, rows].unbind())
+            return list(self._beside[rows].unbind(2))
         if columns is None:
             return [target[rows] for target in self.targets]
         return [self._slot(slot, rows) for slot in columns.unbind(1)]
+
+    @cached_property
+    def _beside(self) -> Tensor:
+        """Labels of one shape, ``[row, task, ...]``: those of a row lie side by side, and are fetched at once."""
+        return self._stacked[0][1].movedim(0, 1).contiguous()
 
     def _slot(self, tasks: Tensor, rows: Tensor) -> Tensor:
         """The labels of one task for each replica; these tasks are alike."""
