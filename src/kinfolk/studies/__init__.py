@@ -2,5 +2,3 @@
 
 from kinfolk.studies.amtfl_deep import AmtflDeep as AmtflDeep
 from kinfolk.studies.evolving_weights import EvolvingWeights as EvolvingWeights
-from kinfolk.studies.gradnorm_toy import GradnormToy as GradnormToy
-from kinfolk.studies.negative_transfer import NegativeTransfer as NegativeTransfer
