@@ -26,7 +26,7 @@ BASES = (
     *("origin", "idx", "matlab", "pictures"),  # of datasets
     *("base", "stages", "convolution", "looped"),  # of trunks
     *("heads", "copies", "description", "grouping"),  # of sharing
-    *("results", "running", "evolving_table"),  # of studies
+    *("results", "running", "evolving_table", "halves"),  # of studies
     *("nodes", "rows", "layers", "norms", "passes", "gramian", "library", "wording", "jacobian"),  # of balancing
 )
 """Files of a catalogue that hold no method."""

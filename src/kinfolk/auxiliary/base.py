@@ -27,7 +27,7 @@ class Auxiliary(nn.Module):
 
     @property
     def name(self) -> str:
-        """The task's name: that of the method."""
+        """The task's name: that of the method. Others than methods of the catalogue have one of their own."""
         return type(self).__module__.rpartition(".")[2]
 
     @property

@@ -215,7 +215,7 @@ class Problem:
         if len(self._stacked) == 1:
             return self._stacked[0][1][tasks.unsqueeze(1), rows]
         places, labels = next((p.to(tasks.device), t) for p, t in self._stacked if int(tasks[0]) in p)
-        return labels[torch.searchsorted(places, tasks).unsqueeze(1), rows]
+        return labels[torch.searchsorted(places, tasks.contiguous()).unsqueeze(1), rows]
 
     @cached_property
     def _stacked(self) -> list[tuple[Tensor, Tensor]]:

@@ -1,4 +1,5 @@
 """Published experiments as commands; one export line per study."""
 
 from kinfolk.studies.amtfl_deep import AmtflDeep as AmtflDeep
+from kinfolk.studies.evolving_structured import EvolvingStructured as EvolvingStructured
 from kinfolk.studies.evolving_weights import EvolvingWeights as EvolvingWeights

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from kinfolk.studies.base import Finding
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Arm:
     share: float = 0.0
 
 
+SOURCE = "Belharbi et al. 2016, table 1"
 NETWORKS = {"NN1": [50], "NN2": [60, 50], "NN3": [70, 60, 50], "NN4": [80, 70, 60, 50]}
 PADDED = "padded"
 ARMS = {
@@ -103,11 +105,56 @@ def _published() -> dict[tuple[str, int, int, str], float]:
         for unlabelled, value in zip(_UNLABELLED, line, strict=True)
     }
     # Pre-training, whichever way its second part runs, has one published number.
-    return found | {(*cell, f"{arm} alone"): value for (*cell, arm), value in found.items() if arm == "stairs100"}
+    alone = {cell: value for cell, value in found.items() if cell[3] == "stairs100"}
+    return found | {(*cell[:3], "stairs100 alone"): value for cell, value in alone.items()}
 
 
 PUBLISHED = _published()
 """(network, labelled, unlabelled images, arm) -> test error minus that of the baseline, in points."""
+
+
+def compare(rows: pandas.DataFrame) -> list[Finding]:
+    """The published table from test errors, and the same differences from the padded baseline."""
+    known: dict[tuple[str, int, int, str], pandas.Series] = {
+        cast(Any, cell): group.set_index("seed")["value"]
+        for cell, group in rows.groupby(["network", "labelled", "unlabelled", "arm"], sort=False)
+    }
+    found: list[Finding | None] = []
+    for net, few in dict.fromkeys((net, few) for net, few, _, _ in known):
+        baseline = known.get((net, few, 0, "baseline"))
+        if baseline is not None:
+            published = BASELINES.get((net, few))
+            found.append(
+                Finding(f"{net}, l={few}: baseline", published, tuple(map(float, baseline)), "%", source=SOURCE)
+            )
+        for many in sorted({cell[2] for cell in known if cell[:2] == (net, few)}):
+            here = {arm: known[net, few, many, arm] for arm in WITH_DATA if (net, few, many, arm) in known}
+            where = f"{net}, l={few}, u={many}"
+            found += [_against(where, arm, here[arm], "baseline", baseline, (net, few, many)) for arm in here]
+            found += [
+                _against(where, arm, here[arm], "padded", here[PADDED], None)
+                for arm in here
+                if PADDED in here and arm != PADDED
+            ]
+    return [one for one in found if one is not None]
+
+
+def _against(
+    where: str,
+    arm: str,
+    values: pandas.Series,
+    other: str,
+    others: pandas.Series | None,
+    cell: tuple[str, int, int] | None,
+) -> Finding | None:
+    """An arm's error minus that of a baseline with the same seeds."""
+    if others is None:
+        return None
+    paired = (values - others).dropna()
+    published = None if cell is None else PUBLISHED.get((*cell, arm))
+    claim = "" if published is None or abs(published) < 0.1 else "negative" if published < 0 else "positive"
+    source = SOURCE if published is not None else "our control" if PADDED in (arm, other) else ""
+    return Finding(f"{where}: {arm} - {other}", published, tuple(map(float, paired)), "points", claim, source)
 
 
 def draw(findings: Sequence[Finding]) -> matplotlib.figure.Figure:

@@ -23,7 +23,7 @@ from kinfolk.replicas import key, tensors
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
 from kinfolk.studies.base import Finding, Study, Trial, train
-from kinfolk.studies.evolving_table import ARMS, BASELINES, NETWORKS, PADDED, PUBLISHED, WITH_DATA
+from kinfolk.studies.evolving_table import ARMS, NETWORKS, PADDED, WITH_DATA, compare, draw
 from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.optim import Sgd
 from kinfolk.training.schedule import Schedule
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 POOL = 50_000  # of the 60,000 training images; the others would be for validation
 DIGIT = Task("digit", "multiclass", tuple(range(10)))
-SOURCE = "Belharbi et al. 2016, table 1"
 
 
 class EvolvingWeights(Study):
@@ -266,29 +265,10 @@ class EvolvingWeights(Study):
 
     def findings(self, rows: pandas.DataFrame) -> list[Finding]:
         """The published table, and the same differences from the padded baseline."""
-        cells = rows.set_index(["network", "labelled", "unlabelled", "arm", "seed"])["value"]
-        known = {cell: group.droplevel([0, 1, 2, 3]) for cell, group in cells.groupby(level=[0, 1, 2, 3])}
-        found = []
-        for net, few in dict.fromkeys((net, few) for net, few, _, _ in known):
-            baseline = known.get((net, few, 0, "baseline"))
-            if baseline is not None:
-                published = BASELINES.get((net, few))
-                found.append(Finding(f"{net}, l={few}: baseline", published, tuple(baseline), "%", source=SOURCE))
-            for many in sorted({cell[2] for cell in known if cell[:2] == (net, few)}):
-                here = {arm: known[net, few, many, arm] for arm in WITH_DATA if (net, few, many, arm) in known}
-                where = f"{net}, l={few}, u={many}"
-                found += [_against(where, arm, here[arm], "baseline", baseline, (net, few, many)) for arm in here]
-                found += [
-                    _against(where, arm, here[arm], "padded", here[PADDED], None)
-                    for arm in here
-                    if PADDED in here and arm != PADDED
-                ]
-        return [one for one in found if one is not None]
+        return compare(rows)
 
     def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:
         """Differences from the baseline beside the published ones, a panel per number of images."""
-        from kinfolk.studies.evolving_table import draw
-
         return draw(self.findings(rows))
 
     def remarks(self, rows: pandas.DataFrame) -> list[str]:
@@ -325,21 +305,3 @@ def _errors(training: Training) -> list[float]:
         said: Tensor = model(x.expand(training.replicas, *x.shape)).tasks[0]
         wrong += (said.argmax(-1) != y).float().sum(1)
     return (100 * wrong / len(pixels)).tolist()
-
-
-def _against(
-    where: str,
-    arm: str,
-    values: pandas.Series,
-    other: str,
-    others: pandas.Series | None,
-    cell: tuple[str, int, int] | None,
-) -> Finding | None:
-    """An arm's error minus that of a baseline with the same seeds."""
-    if others is None:
-        return None
-    paired = (values - others).dropna()
-    published = None if cell is None else PUBLISHED.get((*cell, arm))
-    claim = "" if published is None or abs(published) < 0.1 else "negative" if published < 0 else "positive"
-    source = SOURCE if published is not None else "our control" if PADDED in (arm, other) else ""
-    return Finding(f"{where}: {arm} - {other}", published, tuple(map(float, paired)), "points", claim, source)

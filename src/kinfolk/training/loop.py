@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,29 +16,11 @@ from kinfolk.balancing.base import Losses
 from kinfolk.data.losses import row_losses
 from kinfolk.data.problem import Batch, Problem
 from kinfolk.data.tasks import Task
-from kinfolk.quantities import Quantity
 from kinfolk.sharing.base import Outputs
 from kinfolk.training.network import Network, Parts, Replica
+from kinfolk.training.noted import Failure, Learned
 from kinfolk.training.schedule import Schedule
 from kinfolk.training.stopping import Stopping
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A replica whose loss became NaN or infinite."""
-
-    replica: int
-    task: int
-    update: int
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What replicas (by number) had learned beside weights after an update, by name."""
-
-    updates: int
-    numbers: Tensor
-    quantities: dict[str, Quantity]
 
 
 class Training:

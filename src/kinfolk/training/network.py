@@ -112,7 +112,9 @@ class Network(nn.Module):
         given = {"last": self.last_shared, "shared": self.shared, "features": self._common_features}
         for need in self.balancing.needs:
             if not given[need]():
-                method, sharing = (type(p).__module__.rpartition(".")[2] for p in (self.balancing, self.model.handed_over))
+                method, sharing = (
+                    type(p).__module__.rpartition(".")[2] for p in (self.balancing, self.model.handed_over)
+                )
                 raise ValueError(
                     f"`{method}` needs {NEEDS[need]}, and `{sharing}` has none here. "
                     "Choose another sharing, as hard, or another balancing, as uncertainty."
