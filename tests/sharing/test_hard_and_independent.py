@@ -216,3 +216,13 @@ def test_reach_leaves_the_mode_and_the_generator_alone() -> None:
     assert torch.equal(torch.rand(2), expected)
     assert model.training
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
+
+
+def test_heads_may_start_small() -> None:
+    tasks = [Task(f"t{i}", "regression") for i in range(40)]
+    heads = Hard(spread=0.01).setup(Mlp(64), tasks, torch.Size([5])).heads
+    weight, bias = (p.detach() for p in heads.parameters())
+    assert float(weight.std()) == pytest.approx(0.01, rel=0.05)
+    assert not bool(bias.any())
+    with pytest.raises(ValueError, match="`spread` must be positive"):
+        Hard(spread=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -241,3 +242,21 @@ def test_lenet_refuses_small_images() -> None:
 )
 def test_text(text: str) -> None:
     assert text_of(CATALOGUES["trunks"].make(parse(text)[0])) == text
+
+
+def test_lenet_by_glorots_law() -> None:
+    first, second, dense = LeNet(init="glorot").build(torch.Size([1, 28, 28])).modules
+    for stage, inputs, outputs in ((first, 25, 500), (second, 500, 1250), (dense, 800, 500)):
+        weight, bias = stage.parameters()
+        bound = math.sqrt(6 / (inputs + outputs))
+        assert 0.9 * bound < float(weight.detach().abs().max()) <= bound
+        assert not bool(bias.detach().any())
+    with pytest.raises(ValueError, match="`init` must be one of torch, glorot"):
+        LeNet(init="zeros")
+
+
+def test_one_copy_computes_with_channels_innermost() -> None:
+    found = Conv2d(1, 3, 5)(torch.randn(1, 4, 1, 9, 9))
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    pooled = MaxPool(2)(found)
+    torch.testing.assert_close(pooled[0], nn.functional.max_pool2d(found[0].contiguous(), 2))
