@@ -3,3 +3,4 @@
 from kinfolk.studies.amtfl_deep import AmtflDeep as AmtflDeep
 from kinfolk.studies.evolving_structured import EvolvingStructured as EvolvingStructured
 from kinfolk.studies.evolving_weights import EvolvingWeights as EvolvingWeights
+from kinfolk.studies.gradnorm_toy import GradnormToy as GradnormToy
