@@ -122,9 +122,9 @@ def test_only_what_is_left_is_done(tmp_path: Path):
 @pytest.mark.parametrize(
     ("how", "text"),
     [
-        ({"seeds": 2}, "seeds 3. Got seeds 2: give the same to go on, or another --out"),
-        ({"quick": True, "seeds": 3}, "quick False. Got quick True"),
-        ({"shift": 1.0}, r"options shift=0.0, .* Got options shift=1.0"),
+        ({"seeds": 2}, "seeds=3. Got seeds=2: give the same to go on, or another --out"),
+        ({"quick": True, "seeds": 3}, "holds a study with quick=False. Got quick=True:"),
+        ({"shift": 1.0}, r"with shift=0.0. Got shift=1.0:"),
     ],
 )
 def test_another_study_is_refused(tmp_path: Path, how: dict, text: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,5 +77,6 @@ def _print(console: Console, text: str, style: str, left: int) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    if text:
-        console.print(Padding(Text(text.replace("``", ""), style), (0, 0, 0, left), expand=False))
+    told = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("`", "")  # marks of docstrings
+    if told:
+        console.print(Padding(Text(told, style), (0, 0, 0, left), expand=False))

@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from kinfolk.studies.base import Study, Trial
 from kinfolk.studies.results import Result
 
 TIMING = 20.0  # seconds that an estimate may take
+QUICK = "The quick form: it shows that everything runs, and is no evidence. "
 SHOWN = 60  # letters of a trial's name in the names of its files
 
 
@@ -83,7 +84,7 @@ def run(
         left = [trial for trial in trials if not folder.has(_result(trial))]
         seconds = _estimate(study, left, quick)
         if announce is not None:
-            announce(_announcement(len(trials), seconds, processes))
+            announce(f"{QUICK if quick else ''}{_announcement(len(trials), seconds, processes)}")
         folder.write_json("config.json", about | _machine(processes))
         _work(study, folder, left, seconds, processes, progress)
         done = [folder.read_json(_result(trial)) for trial in trials]
@@ -215,17 +216,19 @@ def _require_same(folder: Folder, about: dict[str, Any]) -> None:
         if any(folder.path.glob("*.json")):
             raise InputError(f"{folder.path} holds a run that is no study. Give another --out.")
         return
-    before = folder.read_json("config.json")
-    for what in ("study", "options", "seeds", "quick"):
-        if before.get(what) != about[what]:
-            raise InputError(
-                f"{folder.path} holds {before.get('study')} with {what} {_plain(before.get(what))}. "
-                f"Got {what} {_plain(about[what])}: give the same to go on, or another --out."
-            )
+    before, now = _flat(folder.read_json("config.json")), _flat(about)
+    differs = [name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name)]
+    differs = ["study"] if "study" in differs else differs
+    if differs:
+        there, here = (", ".join(f"{n}={side.get(n)}" for n in differs) for side in (before, now))
+        raise InputError(
+            f"{folder.path} holds a study with {there}. Got {here}: give the same to go on, or another --out."
+        )
 
 
-def _plain(value: Any) -> str:
-    return ", ".join(f"{k}={v}" for k, v in value.items()) or "none" if isinstance(value, dict) else str(value)
+def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same to go on."""
+    return {name: about.get(name) for name in ("study", "seeds", "quick")} | dict(about.get("options") or {})
 
 
 def _machine(processes: int | Literal["ray"]) -> dict[str, Any]:
