@@ -1,6 +1,7 @@
 """Published experiments as commands; one export line per study."""
 
 from kinfolk.studies.amtfl_deep import AmtflDeep as AmtflDeep
+from kinfolk.studies.amtfl_shallow import AmtflShallow as AmtflShallow
 from kinfolk.studies.evolving_structured import EvolvingStructured as EvolvingStructured
 from kinfolk.studies.evolving_weights import EvolvingWeights as EvolvingWeights
 from kinfolk.studies.gradnorm_toy import GradnormToy as GradnormToy
