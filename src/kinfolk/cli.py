@@ -70,6 +70,9 @@ def fit(
     weight: Annotated[str | None, typer.Option(help="Column of row weights.", rich_help_panel=COLUMNS)] = None,
     test: Annotated[Path | None, typer.Option(help="File of test rows.", rich_help_panel=JUDGED)] = None,
     split: Annotated[str | None, typer.Option(help="Column that marks test rows.", rich_help_panel=JUDGED)] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="File of rows without labels, that help training.", rich_help_panel=TRIED)
+    ] = None,
     error: Annotated[
         list[str] | None, typer.Option(help="TASK=NAME: judge a target by another error.", rich_help_panel=JUDGED)
     ] = None,
@@ -120,8 +123,8 @@ def fit(
     options = Options(replacing, add, repeats, folds, inner, settings, seed, device, one_network)
     _run(
         table=table, targets=target, auxiliary=auxiliary or (), ignore=ignore or (), group=group, weight=weight,
-        split=split, test=test, errors=_errors(error), missing=missing or (), options=options, out=out,
-        resume=resume, budget=_seconds(budget), devices=devices,
+        split=split, test=test, unlabelled=unlabelled, errors=_errors(error), missing=missing or (),
+        options=options, out=out, resume=resume, budget=_seconds(budget), devices=devices,
         processes=_processes(1 if workers is None and devices > 1 and device == "cpu" else workers),
     )  # fmt: skip
 

@@ -27,14 +27,19 @@ VERDICT_COLOURS = {"helped": GREEN, "hurt": RED}
 COLOURS = {
     "sharing": (BLUE, "#9467c8", "#2796a8", "#c9588f", "#5f8f2f", "#5a6fd0"),
     "single-task": (GREY, "#7a8b5c"),
+    "semi-supervised": ("#c2517a", "#8f4fa8"),
+    "padded baseline": ("#a98c9b", "#9a8fb0"),
     "opponent": ("#b98a1d", "#a8674a", "#8b8136", "#b5729a"),
 }
 SHAPES = {  # by role: matplotlib's marker, the same as a character, line style
     "single-task": (("d", "♦", "--"), ("X", "✖", ":")),
     "sharing": (("o", "●", "-"),),
+    "semi-supervised": (("p", "⬟", "-"),),
+    "padded baseline": (("h", "⬢", "--"),),
     "opponent": (("s", "■", "-"), ("^", "▲", "-"), ("v", "▼", "-")),
 }
-LANES = {"sharing": -0.16, "single-task": 0.0, "opponent": 0.16}  # so that the arms of one task hide each other less
+# So that the arms of one task hide each other less.
+LANES = {"sharing": -0.16, "semi-supervised": -0.08, "single-task": 0.0, "padded baseline": 0.08, "opponent": 0.16}
 STYLE = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
@@ -62,7 +67,7 @@ HAND_OVER = Mark(INK, "o", "○")
 
 
 def marks(roles: Mapping[str, str]) -> dict[str, Mark]:
-    """Give every arm its mark, by role (``single-task``, ``sharing``, ``opponent``) and by order within the role.
+    """Give every arm its mark, by role (``single-task``, ``sharing``, ``opponent`` ...) and by order within the role.
 
     >>> [mark.sign for mark in marks({"hard": "sharing", "ridge": "opponent", "trees": "opponent"}).values()]
     ['●', '■', '▲']

@@ -14,8 +14,9 @@ import pandas as pd
 
 from kinfolk.conclusion import conclude, write_tables
 from kinfolk.data.encoding import expected_columns
-from kinfolk.data.splits import labelled_rows
+from kinfolk.data.splits import labelled_rows, unlabelled_rows
 from kinfolk.data.tables import Roles, Table, make_table, read
+from kinfolk.data.unlabelled import with_unlabelled
 from kinfolk.evidence.compare import compare, prepare
 from kinfolk.evidence.estimate import announcement
 from kinfolk.evidence.fitting import Comparing, encoded
@@ -101,6 +102,7 @@ def fit(
     weight: str | None = None,
     split: str | None = None,
     test: pd.DataFrame | Path | str | None = None,
+    unlabelled: pd.DataFrame | Path | str | None = None,
     errors: Mapping[str, str] | None = None,
     missing: Sequence[str] = (),
     options: Options | None = None,
@@ -119,15 +121,19 @@ def fit(
     table
         A CSV or Parquet file, or a DataFrame.
     targets
-        Columns to learn, each ``NAME`` or ``NAME:KIND`` (regression, binary, multiclass).
+        Columns to learn, each ``NAME`` or ``NAME:KIND`` (regression, binary, multiclass; one_vs_rest: a binary task
+        for each class).
     auxiliary
         Columns that only help training, in the same form.
     ignore, group, weight, split
         Columns that are left out, whose rows stay in one fold, that weigh rows, that mark test rows.
     test
         A table of test rows.
+    unlabelled
+        A table of rows without labels, with the feature columns of the other. As rows of the table that have no label,
+        they feed arms with a task that needs none, see :mod:`kinfolk.evidence.unlabelled`.
     errors
-        Target -> name of the error by which it is judged.
+        Target, or task -> name of the error by which it is judged.
     missing
         Cells that also mean *missing*.
     options
@@ -155,7 +161,7 @@ def fit(
     """
     began = time.time()
     given = Roles(tuple(targets), tuple(auxiliary), tuple(ignore), group, weight, split, dict(errors or {}))
-    made = _table(table, given, test, missing)
+    made = _table(table, given, test, unlabelled, missing)
     plan = _plan(made, options or Options())
     _check_devices(plan.device, devices)
     comparing = replace(prepare(made, plan, Path(out or ".")), devices=devices)
@@ -210,12 +216,16 @@ def _table(
     table: pd.DataFrame | Path | str,
     roles: Roles,
     test: pd.DataFrame | Path | str | None,
+    unlabelled: pd.DataFrame | Path | str | None,
     missing: Sequence[str],
 ) -> Table:
     name = "DataFrame" if isinstance(table, pd.DataFrame) else Path(table).name
-    frame = table if isinstance(table, pd.DataFrame) else read(table, missing)
-    held = test if test is None or isinstance(test, pd.DataFrame) else read(test, missing)
-    return make_table(frame, roles, held, name)
+    frame, held, extra = (
+        one if one is None or isinstance(one, pd.DataFrame) else read(one, missing) for one in (table, test, unlabelled)
+    )
+    frames = [one for one in (frame, held) if one is not None]
+    made = make_table(frames[0], roles, held, name)
+    return made if extra is None else with_unlabelled(made, extra, roles, frames)
 
 
 def _plan(table: Table, options: Options) -> Plan:
@@ -228,7 +238,7 @@ def _plan(table: Table, options: Options) -> Plan:
         )
     labelled = labelled_rows(table)
     rows = len(labelled) if table.test is None else int((~table.test[labelled]).sum())
-    plan = plan_for(rows, expected_columns(table.features), main)
+    plan = plan_for(rows, expected_columns(table.features), main, len(unlabelled_rows(table)))
     arms = (*(options.arms or plan.arms), *options.add)
     plan = plan.changed(
         arms=arms, repeats=options.repeats, folds=options.folds, settings=options.settings, seed=options.seed,

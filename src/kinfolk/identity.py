@@ -16,7 +16,7 @@ import pandas as pd
 from pandas.core.util.hashing import hash_pandas_object
 
 from kinfolk import __version__
-from kinfolk.data.splits import rare_classes
+from kinfolk.data.splits import rare_classes, unlabelled_rows
 from kinfolk.data.tables import Table
 from kinfolk.evidence.fitting import Comparing
 from kinfolk.exceptions import InputError
@@ -35,10 +35,11 @@ def identity(comparing: Comparing) -> dict[str, Any]:
         "tasks": [asdict(task) for task in table.tasks],
         "data": {
             "name": table.name,
-            "rows": len(table.labels),
+            "rows": len(table.labels) - table.added,
             "features": table.features.shape[1],
             "groups": None if table.groups is None else len(np.unique(table.groups)),
             "test_rows": None if table.test is None else int(table.test.sum()),
+            "unlabelled_rows": len(unlabelled_rows(table)),
         },
         "warnings": [*table.warnings, *rare_classes(table, plan.folds)],
         "versions": _versions(),

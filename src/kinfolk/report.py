@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinfolk import numerals, panels, plots
 from kinfolk.evidence import wording
+from kinfolk.evidence.unlabelled import PADDED, SEMI
 from kinfolk.exceptions import InputError
 from kinfolk.numerals import Number, interval, number
 from kinfolk.runs import Folder
@@ -99,12 +100,16 @@ def _template() -> jinja2.Template:
 
 
 def answers(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Answer the three questions of a user: question, answer in a few words, answer in plain sentences."""
+    """Answer the questions of a user: question, answer in a few words, answer in plain sentences."""
     words, told = _count(verdict["tasks"]), wording.sharing(verdict["tasks"], verdict.get("not_tried") or ())
     result = [("Does sharing help?", *_helps(verdict["overall"], words, told))]
     if words["helped"] or words["hurt"] or words["no clear difference"]:
         found = " and ".join(f"{words[word]} {word}" for word in ("helped", "hurt") if words[word])
         result.append(("Which tasks?", f"{found} of {len(verdict['tasks'])}" if found else "None clearly", told))
+    if unlabelled := verdict["overall"].get("unlabelled"):
+        leads = {"helped": "Yes", "hurt": "No, they harm", "not judged": "Not judged"}
+        lead = leads.get(unlabelled["verdict"], "Not clearly")
+        result.append(("Do the rows without labels help?", lead, wording.unlabelled(unlabelled)))
     advice = str(verdict["overall"].get("recommendation") or "Use the hand-over.")
     first, *rest = re.split(r"[.:] ", advice, maxsplit=1)
     if len(first) > 50:
@@ -158,15 +163,14 @@ def _sorted(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, An
 
 
 def _roles(tasks: Mapping[str, Mapping[str, Any]], comparison: pandas.DataFrame | None) -> dict[str, str]:
-    """The role of each arm, in the order single-task, sharing, opponent."""
+    """The role of each arm, in the order in which roles are drawn."""
     roles = {arm: "opponent" for entry in tasks.values() for arm in entry.get("opponents") or {}}
     roles |= {arm: "sharing" for entry in tasks.values() for arm in entry.get("arms") or {} if arm not in roles}
     if comparison is not None:
         found = dict(zip(comparison["arm"], comparison["role"], strict=True))
         roles |= {arm: role for arm, role in found.items() if role != "procedure"}
-    return {
-        arm: role for wanted in ("single-task", "sharing", "opponent") for arm, role in roles.items() if role == wanted
-    }
+    order = ("single-task", "sharing", SEMI, PADDED, "opponent")
+    return {arm: role for wanted in order for arm, role in roles.items() if role == wanted}
 
 
 def _blend(blend: Mapping[str, Number]) -> list[tuple[str, str, float]]:

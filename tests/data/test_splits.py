@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinfolk.data.splits import fold_numbers, outer_splits, rare_classes, stop_rows
+from kinfolk.data.splits import fold_numbers, outer_splits, rare_classes, stop_rows, unlabelled_rows, whole_split
 from kinfolk.data.tables import Roles, make_table
 from kinfolk.data.tasks import Task
 from kinfolk.exceptions import InputError
@@ -52,12 +52,34 @@ def test_groups_stay_together():
         assert not set(made.groups[split.train]) & set(made.groups[split.test])
 
 
-def test_rows_without_any_label_train_and_never_judge():
+def test_rows_without_any_label_stand_apart_in_every_split():
     frame = pd.DataFrame({"x": range(40), "y": [None] * 10 + list(np.arange(30.0))})
-    splits = outer_splits(make_table(frame, Roles(("y",))), 1, 3, seed=0)
-    for split in splits:
-        assert set(range(10)) <= set(split.train)
-        assert not set(range(10)) & set(split.test)
+    made = make_table(frame, Roles(("y",)))
+    for split in [*outer_splits(made, 1, 3, seed=0), whole_split(made, 1, seed=0)]:
+        assert split.unlabelled.tolist() == list(range(10))
+        assert sorted([*split.train, *split.test]) == list(range(10, 40))
+
+
+def test_of_many_rows_without_labels_the_same_few_are_drawn_for_every_split():
+    frame = pd.DataFrame({"x": range(60), "y": [None] * 30 + list(np.arange(30.0))})
+    made = make_table(frame, Roles(("y",)))
+    first, *others = (split.unlabelled.tolist() for split in outer_splits(made, 1, 3, seed=0, unlabelled=7))
+    assert len(set(first)) == 7
+    assert all(other == first for other in others)
+    assert unlabelled_rows(made, 7, seed=1).tolist() != first
+
+
+def test_rows_without_labels_are_of_no_group_that_judges_and_are_no_test_rows():
+    frame = pd.DataFrame({"x": range(40), "y": [None] * 10 + list(np.arange(30.0)), "who": np.arange(40) % 10})
+    made = make_table(frame, Roles(("y",), group="who"))
+    assert made.groups is not None
+    for split in outer_splits(made, 1, 4, seed=0):
+        assert not set(made.groups[split.unlabelled]) & set(made.groups[split.test])
+        assert set(made.groups[split.unlabelled]) | set(made.groups[split.test]) == set(range(10))
+    marked = frame.assign(x=frame["x"] % 7, part=["test"] * 5 + ["train"] * 20 + ["test"] * 15)
+    (split,) = outer_splits(make_table(marked, Roles(("y",), split="part")), 1, 4, seed=0)
+    assert split.unlabelled.tolist() == list(range(5, 10))
+    assert split.train.tolist() == list(range(10, 25))
 
 
 def test_the_users_test_rows_are_the_only_split():

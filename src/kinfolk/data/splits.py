@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,36 +28,66 @@ class Split:
         Their numbers.
     train, test
         Row positions; ``test`` is empty when nothing is held out (the procedure on all rows).
+    unlabelled
+        Rows without any label, for tasks that need none. They are in neither of the others.
     """
 
     repeat: int
     fold: int
     train: Int[np.ndarray, " train"]
     test: Int[np.ndarray, " test"]
+    unlabelled: Int[np.ndarray, " unlabelled"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-def outer_splits(table: Table, repeats: int, folds: int, seed: int) -> list[Split]:
+def outer_splits(table: Table, repeats: int, folds: int, seed: int, unlabelled: int | None = None) -> list[Split]:
     """Repeats of k-fold, each with its own seed; one split where the user has test rows already.
+
+    Parameters
+    ----------
+    table
+        What is split.
+    repeats, folds
+        How often, into how many folds.
+    seed
+        Of all draws.
+    unlabelled
+        The most rows without any label that are used, drawn at random; None: all.
 
     Raises
     ------
     InputError
         If a main task has fewer labelled rows than folds, or there are fewer groups than folds.
     """
-    labelled = labelled_rows(table)
-    unlabelled = np.setdiff1d(np.arange(len(table.labels)), labelled)
+    labelled, extra = labelled_rows(table), unlabelled_rows(table, unlabelled, seed)
+    known = ~np.isnan(table.labels).all(1)
     if table.test is not None:
         _check_test(table, table.test)
-        return [Split(0, 0, np.flatnonzero(~table.test), labelled[table.test[labelled]])]
+        return [Split(0, 0, np.flatnonzero(known & ~table.test), labelled[table.test[labelled]], extra)]
     _check(table, folds)
+    others = np.setdiff1d(np.flatnonzero(known), labelled)  # of auxiliary tasks alone, or without a weight
     splits = []
     for repeat in range(repeats):
         at = fold_numbers(table.labels[labelled], table.tasks, _of(table.groups, labelled), folds, seed + repeat)
         for fold in range(folds):
             test = labelled[at == fold]
-            others = unlabelled if table.groups is None else unlabelled[~_in(table.groups, unlabelled, test)]
-            splits.append(Split(repeat, fold, np.sort(np.concatenate([labelled[at != fold], others])), test))
+            train = np.concatenate([labelled[at != fold], _apart(table.groups, others, test)])
+            splits.append(Split(repeat, fold, np.sort(train), test, _apart(table.groups, extra, test)))
     return splits
+
+
+def whole_split(table: Table, repeat: int, seed: int, unlabelled: int | None = None) -> Split:
+    """The split of the model, in which no row is held out; see :func:`outer_splits`."""
+    known = np.flatnonzero(~np.isnan(table.labels).all(1))
+    return Split(repeat, 0, known, known[:0], unlabelled_rows(table, unlabelled, seed))
+
+
+def unlabelled_rows(table: Table, most: int | None = None, seed: int = 0) -> Int[np.ndarray, " unlabelled"]:
+    """Rows without a label of any task, with a weight, that are not marked as test rows; at most so many, at random."""
+    found = np.isnan(table.labels).all(1) & (table.weight > 0)
+    rows = np.flatnonzero(found if table.test is None else found & ~table.test)
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
 
 
 def labelled_rows(table: Table) -> Int[np.ndarray, " labelled"]:
@@ -66,8 +96,9 @@ def labelled_rows(table: Table) -> Int[np.ndarray, " labelled"]:
     return np.flatnonzero(~np.isnan(table.labels[:, main]).all(1) & (table.weight > 0))
 
 
-def _in(groups: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return np.isin(groups[rows], groups[others])
+def _apart(groups: np.ndarray | None, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The rows of groups that the others are not of."""
+    return rows if groups is None else rows[~np.isin(groups[rows], groups[others])]
 
 
 def fold_numbers(
@@ -107,7 +138,7 @@ def _marks(labels: np.ndarray, tasks: Sequence[Task]) -> np.ndarray:
         known = ~np.isnan(label)
         if not task.main or not known.any():
             continue
-        if task.kind == "regression":
+        if task.numeric:
             edges = np.unique(np.nanquantile(label, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
             codes = np.searchsorted(edges, label)
         else:

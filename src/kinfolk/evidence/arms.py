@@ -30,7 +30,9 @@ from kinfolk.evidence.jobs import (
 )
 from kinfolk.evidence.length import Length
 from kinfolk.evidence.networks import NetworkPredictor, Part
-from kinfolk.evidence.stacks import Stack, train_together
+from kinfolk.evidence.stacks import Stack, problem_of, target_scale, train_together
+from kinfolk.evidence.unlabelled import length_with
+from kinfolk.evidence.unlabelled import role as unlabelled_role
 from kinfolk.exceptions import InputError
 from kinfolk.replicas import key
 from kinfolk.training.network import Network, Parts, Replica
@@ -62,6 +64,8 @@ class NetworkArm:
         How long its networks train.
     width
         Width of the trunk where the text does not say.
+    unlabelled
+        Whether there are rows without labels: they feed its auxiliary tasks, and its role says so.
 
     Raises
     ------
@@ -70,18 +74,27 @@ class NetworkArm:
     """
 
     def __init__(
-        self, text: str, settings: int | Sequence[Setting] = 6, length: Length | None = None, width: int = 128
+        self,
+        text: str,
+        settings: int | Sequence[Setting] = 6,
+        length: Length | None = None,
+        width: int = 128,
+        unlabelled: bool = False,
     ) -> None:
         self.terms, self.penalties, self.auxiliary = _by_catalogue(text)
         self.text = " + ".join(str(term) for term in parse(text))
         self.length = length or Length()
         self.width = width
+        self.unlabelled = unlabelled
         self.settings: tuple[Setting, ...] = self._offered(settings)
         self.make({"dropout": 0.0})  # unknown arguments are found now
 
     @property
     def role(self) -> str:
-        """Single-task where every task is a problem of its own, else sharing."""
+        """Single-task where every task is a problem of its own, else sharing; another one with rows without labels."""
+        if self.unlabelled and self.auxiliary:
+            balancing = self.terms.get("balancing", Term("fixed", ()))
+            return unlabelled_role(balancing.name, balancing.arguments)
         two = (Task("a", "regression"), Task("b", "regression"))
         parts = self.make({"dropout": 0.0})
         return "single-task" if len(parts.sharing.problems((*two, *self.added))) > 1 else "sharing"
@@ -170,7 +183,11 @@ class NetworkArm:
         preparations = {
             e: Preparation(e).fit(rows.inputs) for e in {self.settings[j.setting]["encoding"] for j in jobs}
         }
-        problems = {e: with_tasks(_problem(rows, p, scale, device), self.added) for e, p in preparations.items()}
+        if self.auxiliary and rows.unlabelled is not None:  # they stand below the others
+            jobs = [replace(j, train=np.concatenate([j.train, len(rows.labels) + j.unlabelled])) for j in jobs]
+        else:
+            rows = replace(rows, unlabelled=None)
+        problems = {e: with_tasks(problem_of(rows, p, scale, device), self.added) for e, p in preparations.items()}
         tasks = (*rows.tasks, *self.added)
         shapes = _shapes(self.make(self.settings[0]).sharing.problems(tasks), tasks)
         made = []
@@ -212,14 +229,16 @@ class NetworkArm:
         longest = max((len(member.train) for _, member in members), default=1)
         makers = [partial(self.make, self.settings[jobs[j].setting]) for j, _ in members]
         settings = [jobs[j].setting for j, _ in members]
-        return Stack(problem, preparation, makers, members, self.length.schedule(longest), settings)
+        whole = length_with(self.length, longest) if any(len(jobs[j].unlabelled) for j in same) else self.length
+        return Stack(problem, preparation, makers, members, whole.schedule(longest), settings)
 
     def _replica(self, problem: Problem, job: Job, columns: tuple[int, ...]) -> Replica | None:
         """A job's replica for some tasks, on the rows that have a label of one; None where there is none."""
         labelled = problem.observed.cpu()[:, list(columns)].any(1).numpy()
         train = job.train[labelled[job.train]]
         stop = job.stop[labelled[job.stop]]
-        if not len(train):
+        own = [c for c in columns if problem.tasks[c].kind != "loss"]
+        if not problem.observed.cpu()[job.train][:, own].any():
             return None
         setting = self.settings[job.setting]
         seed = key(job.seed, job.setting, *columns) % 2**31
@@ -280,19 +299,3 @@ def _shapes(problems: list[tuple[int, ...]], tasks: tuple[Task, ...]) -> list[li
     for columns in problems:
         groups.setdefault(tuple((tasks[c].kind, tasks[c].loss, tasks[c].size) for c in columns), []).append(columns)
     return list(groups.values())
-
-
-def target_scale(rows: Rows) -> np.ndarray:
-    """Mean and deviation of each target of numbers, ``[task, 2]``; (0, 1) for classes."""
-    scale = np.tile([0.0, 1.0], (len(rows.tasks), 1))
-    for t, task in enumerate(rows.tasks):
-        known = rows.labels[~np.isnan(rows.labels[:, t]), t]
-        if task.numeric and len(known):
-            scale[t] = known.mean(), known.std() or 1.0
-    return scale
-
-
-def _problem(rows: Rows, preparation: Preparation, scale: np.ndarray, device: str) -> Problem:
-    labels = (rows.labels - scale[:, 0]) / scale[:, 1]
-    weight = rows.weight / rows.weight.mean()
-    return Problem.from_arrays(preparation.transform(rows.inputs), labels, rows.tasks, weight, device)

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from kinfolk import workers
 from kinfolk.data.encoding import expected_columns
-from kinfolk.data.splits import Split, outer_splits
+from kinfolk.data.splits import outer_splits, whole_split
 from kinfolk.data.tables import Table
 from kinfolk.evidence.fitting import Comparing, Item, finished, fit_arm
 from kinfolk.evidence.jobs import LEARNED
 from kinfolk.evidence.judging import judge_split, judged
 from kinfolk.evidence.learners import check, learner
 from kinfolk.evidence.plan import Plan
+from kinfolk.evidence.unlabelled import PADDED, SEMI
 from kinfolk.exceptions import InputError, WorkerDied
 from kinfolk.processes import place
 from kinfolk.runs import Folder
@@ -55,17 +55,18 @@ def prepare(table: Table, plan: Plan, path: Path) -> Comparing:
         If an arm is not one or does not fit the tasks, if rows or groups are too few for the folds, or if a single
         network is asked for and no arm makes one.
     """
-    splits = outer_splits(table, plan.repeats, plan.folds, plan.seed)
+    splits = outer_splits(table, plan.repeats, plan.folds, plan.seed, plan.unlabelled)
     if table.test is None:
-        everything = np.arange(len(table.labels))
-        splits.append(Split(plan.repeats, 0, everything, everything[:0]))
+        splits.append(whole_split(table, plan.repeats, plan.seed, plan.unlabelled))
     learners = [learner(text, plan) for text in plan.arms]
     for one in learners:
         check(one, table.tasks, expected_columns(table.features))
     roles = {one.text: one.role for one in learners}  # an arm that is given twice, in whatever spelling, counts once
     if len(table.tasks) == 1:  # there is nothing to share
         roles = {text: role for text, role in roles.items() if role != "sharing"} or roles
-    wanted = {"sharing"} if sum(task.main for task in table.tasks) > 1 else {"sharing", "single-task"}
+    wanted = {"sharing", SEMI, PADDED}
+    if sum(task.main for task in table.tasks) == 1:
+        wanted.add("single-task")
     if plan.one_network and wanted.isdisjoint(roles.values()):
         raise InputError(
             f"--one-network needs an arm whose tasks share a network, as hard. Got {', '.join(roles)}. Add --arm +hard."
@@ -159,7 +160,9 @@ class _Schedule:
     def cost(self, arm: int) -> float:
         """About how long an arm takes beside the others."""
         tasks = sum(task.main for task in self.comparing.table.tasks)
-        return {"opponent": 0.5, "sharing": 1.0, "single-task": 0.7 * tasks}[self.roles[arm]]
+        longer = 1 + self.comparing.plan.unlabelled / len(self.comparing.splits[self.comparing.model].train)
+        costs = {"opponent": 0.5, "sharing": 1.0, "single-task": 0.7 * tasks}
+        return costs.get(self.roles[arm], min(4.0, longer))
 
     def items(self) -> Iterator[Item | Judging]:
         """Items in order; what comes next is decided when it is asked for."""

@@ -6,11 +6,13 @@ import time
 
 import numpy as np
 
-from kinfolk.data.splits import rare_classes
+from kinfolk.data.splits import labelled_rows, rare_classes, unlabelled_rows
 from kinfolk.evidence.fitting import Comparing, encoded, jobs_of
 from kinfolk.evidence.jobs import Rows
-from kinfolk.evidence.learners import OPPONENTS
+from kinfolk.evidence.learners import OPPONENTS, learner
 from kinfolk.evidence.plan import STOPPED_EARLY
+from kinfolk.evidence.unlabelled import PADDED, SEMI
+from kinfolk.evidence.unlabelled import arms as semi_supervised
 
 LISTED = 12  # so many tasks are named, more are counted
 OPPONENT_SECONDS = 4e-5  # per row, output, setting and inner fold: the mean of the opponents on the same tables
@@ -19,8 +21,8 @@ OPPONENT_SECONDS = 4e-5  # per row, output, setting and inner fold: the mean of 
 def announcement(comparing: Comparing, processes: int) -> list[str]:
     """Rows, tasks, arms, splits and time, a line each."""
     table, plan = comparing.table, comparing.plan
-    lines = [f"{table.name}: {len(table.labels)} rows, {table.features.shape[1]} feature columns"]
-    lines += _tasks(comparing)
+    lines = [f"{table.name}: {len(table.labels) - table.added} rows, {table.features.shape[1]} feature columns"]
+    lines += [*_tasks(comparing), *_unlabelled(comparing)]
     lines.append(f"Arms: {', '.join(plan.arms)}")
     if table.test is None:
         splits = f"{plan.repeats} x {plan.folds} outer splits"
@@ -33,6 +35,25 @@ def announcement(comparing: Comparing, processes: int) -> list[str]:
         workers += f", {comparing.devices} devices"
     lines.append(f"Estimated time: {spoken(seconds_of(comparing) / processes)} on {workers}")
     return lines + [f"Note: {note}" for note in (*table.warnings, *rare_classes(table, plan.folds))]
+
+
+def _unlabelled(comparing: Comparing) -> list[str]:
+    """How many rows have no label, and what is done with them."""
+    table, plan = comparing.table, comparing.plan
+    there = len(unlabelled_rows(table))
+    if not there:
+        return []
+    text = f"  {there} rows without labels"
+    text += f", {table.added} of them of the unlabelled table" if 0 < table.added < there else ""
+    text += f", of which {plan.unlabelled} are drawn" if plan.unlabelled < there else ""
+    roles = [learner(arm, plan).role for arm in plan.arms]
+    arms = semi_supervised(plan.length, len(labelled_rows(table)) + plan.unlabelled)
+    if SEMI not in roles:
+        return [f"{text}: no arm reads them. One that does: --arm '+{arms[0]}', beside --arm '+{arms[2]}'"]
+    said = f"{text}: read by {roles.count(SEMI)} arms, by evolving weights of a task that needs no label"
+    if arms[0] in plan.arms:
+        said += " (sigma epochs, half the patience, until its weight is 1/e)"
+    return [f"{said}; {roles.count(PADDED)} padded baselines see the same batches and give it no weight"]
 
 
 def _tasks(comparing: Comparing) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kinfolk.data.encoding import Encoder
+from kinfolk.data.encoding import Encoder, check_memory
 from kinfolk.data.splits import Split, fold_numbers, stop_rows
 from kinfolk.data.tables import Table
 from kinfolk.evidence.jobs import Fits, Job, Learner, Predictor, Rows, Surroundings
@@ -66,12 +66,19 @@ class Item:
 
 @lru_cache(maxsize=1)
 def encoded(comparing: Comparing, split: int) -> tuple[Encoder, Rows, np.ndarray]:
-    """The encoder fitted on a split's training rows, these rows, and the encoded rows that are held out."""
+    """The encoder fitted on a split's training rows, these rows, and the encoded rows that are held out.
+
+    Rows without any label are encoded and fit nothing: what reads them not is the same with them and without.
+    """
     table, one = comparing.table, comparing.splits[split]
     encoder = Encoder(comparing.plan.seed).fit(table.features.iloc[one.train])
     inputs = encoder.transform(table.features.iloc[one.train])
     held = encoder.transform(table.features.iloc[one.test]) if len(one.test) else np.zeros((0, inputs.shape[1]))
     rows = Rows(inputs, table.labels[one.train], table.weight[one.train], table.tasks)
+    if len(one.unlabelled):
+        check_memory(len(table.labels), inputs.shape[1])
+        extra = encoder.transform(table.features.iloc[one.unlabelled])
+        rows = replace(rows, unlabelled=extra, unlabelled_weight=table.weight[one.unlabelled])
     return encoder, rows, held
 
 
@@ -92,8 +99,17 @@ def jobs_of(comparing: Comparing, split: int, rows: Rows, settings: int) -> tupl
     for fold in range(min(plan.held, folds)):
         others = np.flatnonzero((numbers != fold) & (numbers >= 0))
         train, stop = stop_rows(others, rows.labels, table.tasks, groups, seed + fold)
-        jobs += [Job(train, stop, setting, seed + fold) for setting in range(settings)]
+        extra = _unlabelled(table, one, np.concatenate([np.flatnonzero(numbers == fold), stop]))
+        jobs += [Job(train, stop, setting, seed + fold, extra) for setting in range(settings)]
     return numbers, jobs
+
+
+def _unlabelled(table: Table, one: Split, judging: np.ndarray) -> np.ndarray:
+    """Positions among a split's rows without labels, but those of groups that judge or stop."""
+    extra = np.arange(len(one.unlabelled))
+    if table.groups is None:
+        return extra
+    return extra[~np.isin(table.groups[one.unlabelled], table.groups[one.train[judging]])]
 
 
 def device_of(comparing: Comparing) -> str:

@@ -49,12 +49,15 @@ class Job:
         Position in the learner's ``settings``.
     seed
         Of all its random draws.
+    unlabelled
+        Positions among :attr:`Rows.unlabelled`, for arms with a task that needs no label.
     """
 
     train: Int[np.ndarray, " train"]
     stop: Int[np.ndarray, " stop"]
     setting: int
     seed: int
+    unlabelled: Int[np.ndarray, " unlabelled"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,17 @@ class Rows:
         ``[row]``.
     tasks
         One per label column.
+    unlabelled, unlabelled_weight
+        Inputs and weights of rows without any label, or None. They are encoded as the others, and nothing that encodes
+        is fitted on them: who does not read them learns as if they were not there.
     """
 
     inputs: Float[np.ndarray, "row feature"]
     labels: Float[np.ndarray, "row task"]
     weight: Float[np.ndarray, " row"]
     tasks: tuple[Task, ...]
+    unlabelled: Float[np.ndarray, "unlabelled feature"] | None = None
+    unlabelled_weight: Float[np.ndarray, " unlabelled"] | None = None
 
 
 @runtime_checkable  # the tests check types
@@ -157,7 +165,7 @@ class Learner(Protocol):
 
     @property
     def role(self) -> str:
-        """What it is compared as: "single-task", "sharing" or "opponent"."""
+        """What it is compared as: "single-task", "sharing", "opponent", "semi-supervised" or "padded baseline"."""
         ...
 
     @property

@@ -17,8 +17,15 @@ from kinfolk.data.tasks import Task
 from kinfolk.evidence.blend import blend
 from kinfolk.evidence.fitting import Comparing, finished
 from kinfolk.evidence.jobs import setting_text
+from kinfolk.evidence.unlabelled import PADDED, SEMI, WITHOUT
 
-PROCEDURES = ("single-task", "sharing")
+PROCEDURES: dict[str, tuple[str, ...]] = {  # each chooses among the arms of some roles
+    "single-task": ("single-task",),
+    "sharing": ("sharing",),
+    SEMI: (SEMI,),
+    PADDED: (PADDED,),
+    WITHOUT: ("single-task", "sharing"),
+}
 RANKED_ROWS = 3000  # up to so many a blend judged by AUC is also chosen by it: better, and slower than by log loss
 
 
@@ -39,7 +46,7 @@ class Choice:
     settings
         Arm -> its best candidate.
     procedures
-        "single-task" and "sharing" -> the best candidate among the arms of that role.
+        Name of a procedure -> the best candidate among the arms of its roles.
     weights
         Candidate -> its weight in the hand-over.
     """
@@ -111,10 +118,11 @@ class SplitFits:
         # Where no row can tell, all are infinite, and an arm's first setting, the best known one, is taken.
         settings = {arm: _best(errors, [c for c in candidates if c.arm == arm]) for arm in {c.arm for c in candidates}}
         procedures = {}
-        for role in PROCEDURES:
-            own = [c for c in candidates if self.results[c.arm]["role"] == role]
-            if own:
-                procedures[role] = _best(errors, own)
+        semi = any(self.results[c.arm]["role"] == SEMI for c in candidates)
+        for name, roles in PROCEDURES.items():
+            own = [c for c in candidates if self.results[c.arm]["role"] in roles]
+            if own and (semi or name != WITHOUT):  # which is there to be compared with
+                procedures[name] = _best(errors, own)
         if plan.one_network:
             return Choice(settings, procedures, {})
         if not len(at):
@@ -146,7 +154,8 @@ class SplitFits:
     def _shares(self, one: Candidate) -> bool:
         """Whether it is one network for all main tasks."""
         role = self.results[one.arm]["role"]
-        return role == "sharing" or (role == "single-task" and sum(task.main for task in self.tasks) == 1)
+        several = role in ("sharing", SEMI, PADDED)
+        return several or (role == "single-task" and sum(task.main for task in self.tasks) == 1)
 
     def learnable(self, task: int) -> bool:
         """Whether a task is judged, has a label to train on, and something was fitted to it."""

@@ -34,7 +34,7 @@ def learner(text: str, plan: Plan) -> Learner:
         return cast(Learner, OPPONENTS[text.strip()](plan.settings))  # the protocol's attributes are only read
     from kinfolk.evidence.arms import NetworkArm
 
-    return NetworkArm(text, plan.settings, plan.length, plan.width)
+    return NetworkArm(text, plan.settings, plan.length, plan.width, plan.unlabelled > 0)
 
 
 def check(one: Learner, tasks: Sequence[Task], features: int) -> None:

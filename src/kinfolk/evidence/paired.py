@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from kinfolk.data.errors import error
 from kinfolk.data.tasks import Task
 from kinfolk.evidence.intervals import CorrectedT, Evidence, Judged, Percentile, bootstrap
+from kinfolk.evidence.unlabelled import PADDED, SEMI, WITHOUT
 
 SINGLE, SHARING, HAND_OVER = "single-task", "sharing", "hand-over"
 SPLIT = ["repeat", "fold"]
+BESIDE_CHANCE = {"regression": "r2", "binary": "auc", "multiclass": "macro_auc", "ranking": "concordance"}
 RESAMPLES = 2000
 Frame = Any  # a DataFrame or Series: by pandas' own annotations a column may be either, so pyright is told neither
 SAME = 1e-12  # errors that differ by less than this share are the same: nothing but rounding
@@ -65,7 +67,8 @@ class Outcome:
             return cls(task, pd.DataFrame(columns=["arm", "role", *SPLIT, "error", "setting", "chosen"]), 0, True)
         rows = comparison[comparison["task"] == task.name].set_index(SPLIT, drop=False)
         rows.index.names = ["at", "of"]
-        judged = rows[rows["role"] == "procedure"].pivot(columns="arm", values="error", index=SPLIT)
+        judged = rows[(rows["role"] == "procedure") & rows["arm"].isin((SINGLE, SHARING, HAND_OVER))]
+        judged = judged.pivot(columns="arm", values="error", index=SPLIT)
         counts = judged.index[np.isfinite(judged.to_numpy(float)).all(axis=1)]
         tried = rows if len(rows) else comparison  # nothing could be fitted to a task without rows
         return cls(
@@ -84,7 +87,7 @@ class Outcome:
     @cached_property
     def test_to_train(self) -> float:
         """Rows judged on over rows trained on, mean over splits."""
-        own = self.rows[self.rows["arm"] == SINGLE]
+        own = self.rows.drop_duplicates(SPLIT)  # the same for all arms
         return float((own["judged_rows"] / own["train_rows"]).mean())
 
     @property
@@ -116,7 +119,7 @@ class Outcome:
     def beats_baseline(self) -> bool | None:
         """Whether the hand-over is better than the mean of the training rows, or ranks better than chance."""
         own = self.procedure(HAND_OVER)
-        name = {"regression": "r2", "binary": "auc", "multiclass": "macro_auc"}[self.task.kind]
+        name = BESIDE_CHANCE[self.task.kind]
         if self.task.error == "rrse" and len(own):
             return bool(own["error"].mean() < 1)
         if name not in own or not own[name].notna().any():
@@ -127,12 +130,13 @@ class Outcome:
         """Whether a procedure was judged."""
         return len(self.errors) > 0 and arm in self.errors
 
-    def differences(self, arm: str) -> Frame:
-        """Error of single-task minus that of a procedure, per split; empty where one of them is lacking."""
-        if not (self.has(SINGLE) and self.has(arm)):
+    def differences(self, arm: str, against: str = SINGLE) -> Frame:
+        """Error of another procedure minus that of a procedure, per split; empty where one of them is lacking."""
+        if not (self.has(against) and self.has(arm)):
             return pd.Series(dtype=float)
-        single, other = self.errors[SINGLE], self.errors[arm]
-        return (single - other).where((single - other).abs() > SAME * (single.abs() + other.abs()), 0.0)
+        single, other = self.errors[against], self.errors[arm]
+        found = (single - other)[np.isfinite(single) & np.isfinite(other)]
+        return found.where(found.abs() > SAME * (single.abs() + other.abs()), 0.0)
 
 
 class OverSplits:
@@ -149,10 +153,11 @@ class OverSplits:
         differences = outcome.differences(arm)
         return CorrectedT(tuple(differences), outcome.test_to_train if len(differences) else math.nan)
 
-    def delta_m(self, tasks: Sequence[str], arm: str) -> Evidence:
+    def delta_m(self, tasks: Sequence[str], arm: str, against: str = SINGLE) -> Evidence:
         """About the mean over tasks of differences in percent."""
         # By the mean error over splits: one split with hardly any error would drown all others.
-        percent = {t: 100 * self.outcomes[t].differences(arm) / self.outcomes[t].errors[SINGLE].mean() for t in tasks}
+        one = self.outcomes
+        percent = {t: 100 * one[t].differences(arm, against) / one[t].errors[against].mean() for t in tasks}
         ratio = float(np.mean([self.outcomes[t].test_to_train for t in tasks])) if tasks else math.nan
         return CorrectedT(tuple(pd.DataFrame(percent).mean(axis=1)), ratio)
 
@@ -163,14 +168,14 @@ class OnTestRows:
     name = "paired bootstrap over test rows"
 
     def __init__(self, outcomes: Sequence[Outcome], predictions: Frame, seed: int, level: float) -> None:
-        self.seed, self.arms = seed, (SINGLE, SHARING, HAND_OVER)
+        self.seed, self.arms = seed, (SINGLE, SHARING, HAND_OVER, SEMI, PADDED, WITHOUT)
         self.resamples = max(RESAMPLES, math.ceil(4 * len(outcomes) / level))  # Holm looks far into the tails
         self.judged: dict[str, tuple[Judged, tuple[str, ...]]] = {}
         judged = predictions[predictions["role"] == "procedure"] if len(predictions) else predictions
         unit = "group" if "group" in judged else "row"
         self.grouped = unit == "group"
         for outcome in outcomes:
-            if outcome.has(SINGLE):
+            if any(map(outcome.has, self.arms)):
                 part = judged[judged["task"] == outcome.task.name]
                 arms = tuple(arm for arm in self.arms if outcome.has(arm))
                 self.judged[outcome.task.name] = (_judged(outcome.task, part, unit, arms), arms)
@@ -178,24 +183,24 @@ class OnTestRows:
 
     def of(self, task: str, arm: str) -> Evidence:
         """About one task: drawn within classes, so that each keeps its rows."""
-        if task not in self.judged or arm not in self.judged[task][1]:
+        if task not in self.judged or not {SINGLE, arm} <= {*self.judged[task][1]}:
             return Percentile(math.nan, ())
         one, arms = self.judged[task]
         if task not in self._drawn:
             codes, unit = np.unique(one.unit, return_inverse=True)
             strata = np.zeros(len(codes), np.intp)
-            if one.task.kind != "regression" and not self.grouped:
+            if not one.task.numeric and not self.grouped:
                 strata[unit] = one.target.astype(np.intp)
             self._drawn[task] = bootstrap([replace(one, unit=unit)], strata, self.resamples, self.seed)
         whole, draws = self._drawn[task]
         at = arms.index(arm)
         return _percentile(whole[0, 0] - whole[0, at], draws[:, 0, 0] - draws[:, 0, at])
 
-    def delta_m(self, tasks: Sequence[str], arm: str) -> Evidence:
+    def delta_m(self, tasks: Sequence[str], arm: str, against: str = SINGLE) -> Evidence:
         """About the mean over tasks of differences in percent; a row is drawn for all tasks at once."""
         if not tasks:
             return Percentile(math.nan, ())
-        judged = [self._pair(task, arm) for task in tasks]
+        judged = [self._pair(task, arm, against) for task in tasks]
         codes, unit = np.unique(np.concatenate([one.unit for one in judged]), return_inverse=True)
         ends = np.cumsum([len(one.unit) for one in judged])[:-1]
         judged = [replace(one, unit=u) for one, u in zip(judged, np.split(unit, ends), strict=True)]
@@ -204,9 +209,9 @@ class OnTestRows:
             relative = 100 * (1 - draws[..., 1] / draws[..., 0])
         return _percentile(float((100 * (1 - whole[:, 1] / whole[:, 0])).mean()), relative.mean(axis=1))
 
-    def _pair(self, task: str, arm: str) -> Judged:
+    def _pair(self, task: str, arm: str, against: str) -> Judged:
         one, arms = self.judged[task]
-        return replace(one, predictions=(one.predictions[0], one.predictions[arms.index(arm)]))
+        return replace(one, predictions=tuple(one.predictions[arms.index(name)] for name in (against, arm)))
 
 
 def _percentile(mean: float, draws: NDArray[np.float64]) -> Percentile:

@@ -1,4 +1,4 @@
-"""Stacks of networks that train in step: learning curves, what was learned, and checkpoints."""
+"""Stacks of networks that train in step: their problem, learning curves, what was learned, and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from kinfolk.data.problem import Problem
 from kinfolk.evidence.features import Preparation
-from kinfolk.evidence.jobs import Surroundings, nothing_learned
+from kinfolk.evidence.jobs import Rows, Surroundings, nothing_learned
 from kinfolk.evidence.networks import Part, handed_over, members_of
 from kinfolk.quantities import Quantity
 from kinfolk.training import checkpoints
@@ -153,6 +154,31 @@ class Stack:
         lines, across = ([named.get(text, text) for text in side] for side in (quantity.lines, quantity.columns))
         told = len(own) == len(name_of) or {*own} <= {*lines} or {*own} <= {*across}
         return name if told else f"{name} ({', '.join(own)})", lines, across
+
+
+def target_scale(rows: Rows) -> np.ndarray:
+    """Mean and deviation of each target of numbers, ``[task, 2]``; (0, 1) for classes."""
+    scale = np.tile([0.0, 1.0], (len(rows.tasks), 1))
+    for t, task in enumerate(rows.tasks):
+        known = rows.labels[~np.isnan(rows.labels[:, t]), t]
+        if task.numeric and len(known):
+            scale[t] = known.mean(), known.std() or 1.0
+    return scale
+
+
+def problem_of(rows: Rows, preparation: Preparation, scale: np.ndarray, device: str) -> Problem:
+    """The labelled rows, and below them those without labels, within the range of the others.
+
+    A squared error of their inputs would make the most of the farthest of them.
+    """
+    inputs, weight = preparation.transform(rows.inputs), rows.weight
+    labels = (rows.labels - scale[:, 0]) / scale[:, 1]
+    if rows.unlabelled is not None and rows.unlabelled_weight is not None:
+        low, high = inputs.min(0).values, inputs.max(0).values
+        inputs = torch.cat([inputs, preparation.transform(rows.unlabelled).clamp(low, high)])
+        labels = np.vstack([labels, np.full((len(rows.unlabelled), labels.shape[1]), np.nan)])
+        weight = np.concatenate([weight, rows.unlabelled_weight])
+    return Problem.from_arrays(inputs, labels, rows.tasks, weight / rows.weight.mean(), device)
 
 
 def train_together(stacks: Sequence[Stack], around: Surroundings) -> None:

@@ -17,11 +17,12 @@ from kinfolk.data.tasks import Task
 from kinfolk.evidence import wording
 from kinfolk.evidence.intervals import holm, interval_levels
 from kinfolk.evidence.paired import HAND_OVER, SHARING, SINGLE, SPLIT, Frame, OnTestRows, Outcome, OverSplits, recompute
+from kinfolk.evidence.unlabelled import PADDED, SEMI, WITHOUT
 
 __all__ = ["Verdict", "judge", "recompute"]
 
 FORMAT = 1
-SCORES = ("rmse", "mae", "r2", "accuracy", "auc", "macro_auc", "log_loss", "brier")
+SCORES = ("rmse", "mae", "r2", "accuracy", "auc", "macro_auc", "log_loss", "brier", "concordance")
 MEMBERS = 8  # of a blend that is averaged over splits
 Found = tuple[float, float, tuple[float, float]]  # p-value, adjusted p-value, interval
 NOT_FOUND: Found = (math.nan, math.nan, (math.nan, math.nan))
@@ -37,7 +38,8 @@ class Verdict:
         Main task -> errors, difference with interval, adjusted p-value, verdict, hand-over, arms, scores.
     overall
         delta-m (mean over main tasks of 100 (single - arm) / single, higher is better; single is the mean over
-        splits) of sharing and of the hand-over with intervals, tasks helped and hurt, recommendation, costs.
+        splits) of sharing and of the hand-over with intervals, tasks helped and hurt, recommendation, costs, and
+        what rows without labels did, where arms read them.
     statistics
         How it was tested.
     failed, not_tried, warnings
@@ -85,7 +87,10 @@ class Verdict:
 
     def sentence(self) -> str:
         """The conclusion in plain words: does sharing help, what to use, and what to know about it."""
-        return " ".join((wording.sharing(self.tasks, self.not_tried), self.overall["recommendation"]))
+        told = [wording.sharing(self.tasks, self.not_tried), self.overall["recommendation"]]
+        if unlabelled := self.overall.get("unlabelled"):
+            told.insert(1, wording.unlabelled(unlabelled))
+        return " ".join(told)
 
 
 def judge(
@@ -138,6 +143,9 @@ def judge(
     }
     overall, notes = _overall(outcomes, entries, evidence, level)
     overall["costs"] = dict(meta.get("costs") or {})
+    if any(one.has(SEMI) for one in outcomes):
+        rows = (meta.get("plan") or {}).get("unlabelled")
+        overall["unlabelled"] = _unlabelled(outcomes, evidence, level) | {"rows": rows}
     return _verdict(entries, overall, _statistics(comparison, evidence.name, level), meta, notes)
 
 
@@ -165,7 +173,8 @@ def _entry(
     p_value, adjusted, interval = sharing
     difference = float(one.differences(SHARING).mean()) if one.has(SHARING) else math.nan
     better = float(one.differences(HAND_OVER).mean()) if one.has(HAND_OVER) else math.nan
-    opponents, arms = one.means("opponent"), one.means(SINGLE) | one.means(SHARING)
+    opponents = one.means("opponent")
+    arms = {arm: mean for role in (SINGLE, SHARING, SEMI, PADDED) for arm, mean in one.means(role).items()}
     return {
         "kind": one.task.kind,
         "main": True,
@@ -238,6 +247,25 @@ def _overall(
         "hurt": [name for name, entry in entries.items() if entry["verdict"] == "hurt"],
     }
     return overall | {"recommendation": wording.recommendation(_plain(entries), _plain(overall), level)}, notes
+
+
+def _unlabelled(outcomes: Sequence[Outcome], evidence: OverSplits | OnTestRows, level: float) -> dict[str, Any]:
+    """Whether rows without labels helped: beside the padded baseline, and beside the best arm without them.
+
+    The first tells what the rows did, apart from how batches with them are drawn; the second, whether it pays.
+    """
+    found: dict[str, Any] = {"level": level}
+    ends = {}
+    for against in (PADDED, WITHOUT):
+        both = [one for one in outcomes if len(one.differences(SEMI, against))]
+        names = [one.task.name for one in both if (one.errors[against].dropna() > 0).all()]
+        mean = evidence.delta_m(names, SEMI, against)
+        ends[against] = mean.interval(level)
+        found[against] = {"percent": mean.mean, "interval": list(ends[against])}
+    (low, high), (lowest, _) = ends[PADDED], ends[WITHOUT]
+    better = "helped" if lowest > 0 else "taught"
+    word = better if low > 0 else "hurt" if high < 0 else "no clear difference"
+    return _plain(found | {"verdict": "not judged" if math.isnan(low) else word})
 
 
 def _statistics(comparison: pd.DataFrame, test: str, level: float) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kinfolk.evidence.unlabelled import PADDED, WITHOUT
+
 Entry = Mapping[str, Any]
 NAMED = 6  # so many tasks are named in a sentence, more are counted
 
@@ -119,6 +121,30 @@ def recommendation(tasks: Mapping[str, Entry], overall: Mapping[str, Any], level
     if useless and len(useless) == len(tasks):
         return f"Use none of the models: {_useless(tasks, useless)}"
     return " ".join([_hand_over(tasks, overall, level), *([f"But {_useless(tasks, useless)}"] if useless else [])])
+
+
+def unlabelled(found: Entry) -> str:
+    """Whether rows without labels helped; ``found`` is the verdict's own entry about them."""
+    rows = f"the {found['rows']} rows without labels"
+    beside = [("the padded baseline", found[PADDED]), ("the best arm without them", found[WITHOUT])]
+    sure = f"{100 * (1 - found['level']):g} % interval "
+    parts = []
+    for name, one in beside:
+        if one["percent"] is None:
+            continue
+        low, high = one["interval"]
+        ends = (low, high) if one["percent"] >= 0 else (None if high is None else -high, None if low is None else -low)
+        interval = "" if low is None else f" ({sure}[{number(ends[0])}, {number(ends[1])}])"
+        parts.append(f"{_beside(one['percent'])} that of {name}{interval}")
+        sure = ""
+    told = f": with them the error is {' and '.join(parts)}." if parts else "."
+    lead = {
+        "helped": f"{rows} helped",
+        "taught": f"{rows} taught the networks something, though not clearly more than the best arm knows without them",
+        "hurt": f"{rows} hurt",
+        "not judged": f"whether {rows} helped could not be judged",
+    }.get(found["verdict"], f"it is not clear that {rows} helped")
+    return f"{lead[0].upper()}{lead[1:]}{told}"
 
 
 def _useless(tasks: Mapping[str, Entry], names: Sequence[str]) -> str:
