@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,10 +25,8 @@ class Auxiliary(nn.Module):
     Hyper-parameters stand in the constructor, sizes come with :meth:`setup`.
     """
 
-    @property
-    def name(self) -> str:
-        """The task's name: that of the method. Others than methods of the catalogue have one of their own."""
-        return type(self).__module__.rpartition(".")[2]
+    name: str = ""
+    """The task's name: that of the method. Others than methods of the catalogue have one of their own."""
 
     @property
     def task(self) -> Task:
@@ -40,6 +38,11 @@ class Auxiliary(nn.Module):
 
     through_features: bool = False
     """Whether its loss depends on the network through the features that heads read, and on nothing else of it."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "name" not in vars(cls):
+            cls.name = cls.__module__.rpartition(".")[2]
 
     @abstractmethod
     def setup(self, network: Sharing, trunk: Trunk, inputs: torch.Size) -> Auxiliary:

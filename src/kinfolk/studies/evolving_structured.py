@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas
 
 RIGHT = Task("right half", "regression", outputs=PIXELS)
-RECONSTRUCTED = ("inputs", "outputs")
+RECONSTRUCTED: tuple[str, ...] = ("inputs", "outputs")
 SUPERVISED, PADDED = "supervised", "supervised, padded"
 ARMS: dict[str, tuple[str, ...]] = {
     SUPERVISED: (),
@@ -154,7 +154,7 @@ class EvolvingStructured(Study):
     def _training(self, problem: Problem, one: Mapping[str, Any], epochs: int) -> Training:
         size = one["pairs"] + 2 * one["others"]
         rows = torch.arange(one["pairs"] if one["arm"] == SUPERVISED else size)
-        columns = (0, *(1 + list(RECONSTRUCTED).index(name) for name in ARMS[one["arm"]]))
+        columns = (0, *(1 + RECONSTRUCTED.index(name) for name in ARMS[one["arm"]]))
         members = [
             Replica(i * size + rows, i * size + rows[:10], columns, key(seed, 1504) % 2**31, self.rate, 0.0)
             for i, seed in enumerate(one["seeds"])

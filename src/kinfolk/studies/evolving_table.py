@@ -116,7 +116,7 @@ PUBLISHED = _published()
 def compare(rows: pandas.DataFrame) -> list[Finding]:
     """The published table from test errors, and the same differences from the padded baseline."""
     known: dict[tuple[str, int, int, str], pandas.Series] = {
-        cast(Any, cell): group.set_index("seed")["value"]
+        cast(Any, cell): cast("pandas.Series", group.set_index("seed")["value"])
         for cell, group in rows.groupby(["network", "labelled", "unlabelled", "arm"], sort=False)
     }
     found: list[Finding | None] = []
