@@ -91,6 +91,19 @@ def write(study: Study, rows: pd.DataFrame, about: Mapping[str, Any], folder: Fo
     return result
 
 
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> duration(0.4), duration(59.0), duration(64.0), duration(4000.0), duration(30000.0)
+    ('1 second', '59 seconds', '1 minute', '67 minutes', '8 hours')
+    """
+    for unit, size, most in (("second", 1, 60), ("minute", 60, 5400), ("hour", 3600, float("inf"))):
+        if seconds < most:
+            count = max(1, round(seconds / size))
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "forever"
+
+
 def _told(study: Study) -> dict[str, Any]:
     return {"title": study.title, "paper": study.paper}
 
@@ -130,7 +143,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("options", plain(about["options"]) or "none"),
         ("seeds", str(about["seeds"])),
-        ("trials", f"{about['trials']}, {plain(round(about['seconds']))} seconds of one core in all"),
+        ("trials", f"{about['trials']}, {duration(about['seconds'])} one after the other"),
         ("machine", f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"),
         ("threads", f"{about['threads']} per worker, workers: {about['workers']}"),
         ("versions", plain(about["versions"])),

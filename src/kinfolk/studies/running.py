@@ -22,7 +22,7 @@ from kinfolk.identity import LIBRARIES, command
 from kinfolk.runs import Folder, open_run
 from kinfolk.studies import results
 from kinfolk.studies.base import Study, Trial
-from kinfolk.studies.results import Result
+from kinfolk.studies.results import Result, duration
 
 TIMING = 20.0  # seconds that an estimate may take
 QUICK = "The quick form: it shows that everything runs, and is no evidence. "
@@ -188,19 +188,6 @@ def _announcement(trials: int, seconds: Sequence[float], processes: int | Litera
     return f"About {duration(whole)} with {processes} worker{'s' if processes > 1 else ''}, {work}."
 
 
-def duration(seconds: float) -> str:
-    """A time in words.
-
-    >>> duration(0.4), duration(59), duration(64), duration(4000), duration(30000)
-    ('1 second', '59 seconds', '1 minute', '67 minutes', '8 hours')
-    """
-    for unit, size, most in (("second", 1, 60), ("minute", 60, 5400), ("hour", 3600, float("inf"))):
-        if seconds < most:
-            count = max(1, round(seconds / size))
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "forever"
-
-
 # ---- what makes a run this run
 
 
@@ -233,7 +220,7 @@ def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _machine(processes: int | Literal["ray"]) -> dict[str, Any]:
     return {
-        "command": command(),
+        "command": command().replace(" --resume", ""),
         "machine": {"processor": _processor(), "cores": workers.available_cores(), "system": platform.platform()},
         "versions": {"python": platform.python_version(), "kinfolk": __version__}
         | {name: version(name) for name in LIBRARIES},
