@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,15 @@ from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.optim import Sgd
 from kinfolk.training.schedule import Schedule
 from kinfolk.trunks import Mlp
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    """What is equal but for rounding is then equal to 8 digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
 
 DIGIT, PASSES = Task("digit", "multiclass", (0, 1, 2)), Task("passes", "binary", (0, 1))
 LAYERS = {"layerwise": True, "tied": True, "corruption": 0.3, "cost": "cross_entropy", "reduction": "sum"}
