@@ -117,7 +117,8 @@ class Catalogue:
 
 
 CATALOGUES: dict[str, Catalogue] = {
-    title: Catalogue(title, f"kinfolk.{title}") for title in ("trunks", "sharing", "auxiliary", "penalties", "balancing", "datasets")
+    title: Catalogue(title, f"kinfolk.{title}")
+    for title in ("trunks", "sharing", "auxiliary", "penalties", "balancing", "datasets")
 }
 """All catalogues of what an arm is made of, and of data, by title: a name is in one of them only."""
 

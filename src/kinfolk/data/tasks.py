@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KINDS = ("regression", "binary", "multiclass", "ranking", "loss")
-DEFAULT_ERRORS = {"regression": "rrse", "binary": "1-auc", "multiclass": "log_loss", "ranking": "1-concordance", "loss": ""}
+DEFAULT_ERRORS = {
+    "regression": "rrse",
+    "binary": "1-auc",
+    "multiclass": "log_loss",
+    "ranking": "1-concordance",
+    "loss": "",
+}
 LOSSES = {
     "regression": ("squared",),
     "binary": ("logistic", "squared"),
