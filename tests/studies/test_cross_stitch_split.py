@@ -79,15 +79,17 @@ def test_one_task_is_starved_in_half_of_its_classes(starved: int) -> None:
 def test_every_arm_has_its_network_and_as_many_updates() -> None:
     study, kinds = CrossStitchSplit(updates=40), {}
     for arm in ARMS:
-        training = study._training(Trial(arm, {"arm": arm, "seed": 0, "quick": True}), 40, 0)
+        training = study._training(Trial(arm, {"arm": arm, "seeds": 1, "quick": True}), 40)
         assert training.last == 40, arm
         kinds[arm] = training.network.model
+        assert training.replicas == 1 + (arm == ONE)
     shared: list[Any] = [kinds[arm] for arm in (ONE, *cross_stitch_split.SPLITS, cross_stitch_split.SHARED)]
     assert all(isinstance(model, Hard) for model in shared)
     assert [len(model.trunk) for model in shared] == [0, 1, 2, 3, 4]
     assert isinstance(kinds[cross_stitch_split.STITCH], CrossStitch)
     assert isinstance(kinds[cross_stitch_split.NDDR], Nddr)
     sizes = {arm: sum(p.numel() for p in model.parameters()) for arm, model in kinds.items()}
+    sizes[ONE] //= 2  # there are two, for the ensemble
     assert sizes[cross_stitch_split.STITCH] == sizes[ONE] + 3 * 4
     assert sizes[cross_stitch_split.WIDE] == pytest.approx(sizes[ONE], rel=0.1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from kinfolk import datasets
 from kinfolk.balancing import Fixed
@@ -24,7 +24,7 @@ from kinfolk.studies.base import Finding, Study, Trial, train
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
 from kinfolk.training.schedule import Schedule
-from kinfolk.trunks import FromModules
+from kinfolk.trunks import LeNet
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 DIGIT, GARMENT, RARE, FREQUENT = "digit", "garment", "rare classes", "frequent classes"
 ONE, ENSEMBLE, SHARED, WIDE = "one-task", "ensemble of two", "all shared", "all shared, as many parameters"
 STITCH, SCRATCH, NDDR = "cross-stitch", "cross-stitch, all at once", "NDDR"
-STAGES, AT = 4, (0, 1, 3)  # units stand after pooling and the dense layer, as in the paper
+STAGES = 4  # units stand after each of them: after pooling and the dense layer, as in the paper
 SPLITS = tuple(f"split after {i}" for i in range(1, STAGES))
 ARMS = (ONE, *SPLITS, SHARED, WIDE, STITCH, SCRATCH, NDDR)
-CHANNELS, HIDDEN, BATCH, STOP, TEST = 8, 64, 64, 300, 5000
+CHANNELS, HIDDEN, BATCH, STOP, TEST = (8, 16, 32), 64, 64, 300, 5000
 PAPER = "Misra et al. 2016"
 
 
@@ -78,7 +78,7 @@ class CrossStitchSplit(Study):
     cross-stitch is at least as good, and that gains lie in classes with few labels.
 
     Its data are not here. A picture shows a digit of MNIST and a garment of Fashion-MNIST, and one task is to tell
-    each. Of one task's classes half are rare. All arms have the same trunk (three convolutions and a dense layer),
+    each. Of one task's classes half are rare. All arms have the same trunk (three convolutions with pooling and a dense layer),
     the same pictures and as many updates. Cross-stitch and NDDR spend half of these on networks of one task each, as
     the paper starts from such. Controls are ensembles of two one-task networks, which use as many parameters per task
     as cross-stitch, a wider shared trunk, and cross-stitch without the first phase.
@@ -138,41 +138,45 @@ class CrossStitchSplit(Study):
         self.updates, self.rate, self.decay = updates, rate, decay
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
-        """An arm and a seed each: side by side, convolutions on a CPU take more time than one after the other."""
-        asked = [{"arm": arm, "seed": seed, "quick": quick} for seed in range(seeds) for arm in ARMS]
-        return [Trial(f"{one['arm']}, seed {one['seed']}", one) for one in asked]
+        """An arm with all its seeds side by side: on pictures this small, a third of the time."""
+        return [Trial(arm, {"arm": arm, "seeds": seeds, "quick": quick}) for arm in ARMS]
 
     def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
         """Errors on test pictures after the last update."""
-        arm, seed = trial.arguments["arm"], trial.arguments["seed"]
-        test, found = self._test(trial), {}
-        trainings = [self._training(trial, self._updates(trial), again) for again in range(1 + (arm == ONE))]
-        for again, training in enumerate(trainings):
-            train(training, folder, f"training{again}")
-        shares = [_shares(training, test.inputs) for training in trainings]
-        found[arm] = shares[0]
-        if arm == ONE:
-            found[ENSEMBLE] = [(one + other) / 2 for one, other in zip(*shares, strict=True)]
+        arm, test = trial.arguments["arm"], self._test(trial)
+        training = self._training(trial, self._updates(trial))
+        train(training, folder, "training")
+        found: list[tuple[str, int, list[Tensor]]] = []
+        for number, *shares in zip(training.network.number.tolist(), *_shares(training, test.inputs), strict=True):
+            seed, again = divmod(number, self._copies(arm))
+            if not again:
+                found.append((arm, seed, shares))
+            elif found and found[-1][:2] == (arm, seed):
+                found.append((ENSEMBLE, seed, [(a + b) / 2 for a, b in zip(found[-1][2], shares, strict=True)]))
         return [
             {"arm": name, "seed": seed, "measure": measure, "value": value}
-            for name, predicted in found.items()
-            for measure, value in self._errors(predicted, test.labels).items()
+            for name, seed, shares in found
+            for measure, value in self._errors(shares, test.labels).items()
         ]
 
     def seconds(self, trial: Trial) -> float:
         """From a few updates of the last phase, the slowest."""
-        training = self._training(trial, 12, 0)
+        training = self._training(trial, 12)
         training.run(until=training.last - 4)
         start = time.perf_counter()
         training.run()
-        return (time.perf_counter() - start) / 4 * self._updates(trial) * (1 + (trial.arguments["arm"] == ONE))
+        return (time.perf_counter() - start) / 4 * self._updates(trial)
+
+    def _copies(self, arm: str) -> int:
+        """Networks per seed: two where there is an ensemble."""
+        return 2 if arm == ONE else 1
 
     def _updates(self, trial: Trial) -> int:
         return min(self.updates, 12) if trial.arguments["quick"] else self.updates
 
     def _sharing(self, arm: str) -> Sharing:
         """An arm's network, as new."""
-        given: dict[str, Any] = {"same": self.same, "other": self.other, "rate": self.factor, "stages": AT}
+        given: dict[str, Any] = {"same": self.same, "other": self.other, "rate": self.factor}
         made: dict[str, Callable[[], Sharing]] = {
             SHARED: Hard,
             WIDE: Hard,
@@ -182,19 +186,20 @@ class CrossStitchSplit(Study):
         }
         return made[arm]() if arm in made else Hard(split=(ONE, *SPLITS).index(arm))
 
-    def _training(self, trial: Trial, updates: int, again: int) -> Training:
-        """A network; with `again` the second of an ensemble, on the same rows in another order."""
-        arm, seed = trial.arguments["arm"], trial.arguments["seed"]
-        given = self._train_rows(seed, trial.arguments["quick"])
+    def _training(self, trial: Trial, updates: int) -> Training:
+        """The networks of all seeds; those of an ensemble see the same rows in another order."""
+        arm, copies = trial.arguments["arm"], self._copies(trial.arguments["arm"])
+        given = [self._train_rows(seed, trial.arguments["quick"]) for seed in range(trial.arguments["seeds"])]
         tasks = [Task(name, "multiclass", tuple(map(str, range(10)))) for name in (DIGIT, GARMENT)]
-        problem = Problem.from_arrays(torch.from_numpy(given.inputs), given.labels, tasks)
-        rows = torch.arange(len(given.labels))
-        wide = arm == WIDE
-        parts = lambda: Parts(_trunk(given.inputs.shape[2:], wide), self._sharing(arm), Fixed())  # noqa: E731
+        inputs, labels = (
+            np.concatenate(each) for each in zip(*((one.inputs, one.labels) for one in given), strict=True)
+        )
+        problem = Problem.from_arrays(torch.from_numpy(inputs), labels, tasks)
+        own = [rows for rows in torch.arange(len(labels)).split(len(given[0].labels)) for _ in range(copies)]
+        members = [Replica(r[:-STOP], r[-STOP:], (0, 1), i, self.rate, self.decay) for i, r in enumerate(own)]
         length = updates // self._sharing(arm).phases
         schedule = Schedule(length, max(1, length // 10), BATCH, updates + 1, min(50, length // 4))
-        member = Replica(rows[:-STOP], rows[-STOP:], (0, 1), 2 * seed + again, self.rate, self.decay)
-        return Training(problem, parts, [member], schedule)
+        return Training(problem, lambda: Parts(_trunk(arm == WIDE), self._sharing(arm), Fixed()), members, schedule)
 
     def _train_rows(self, seed: int, quick: bool) -> Pictures:
         """Pictures that train, then some of the same law, by which the end of a first phase is chosen."""
@@ -287,24 +292,19 @@ class CrossStitchSplit(Study):
         ]
 
 
-def _trunk(size: tuple[int, ...], wide: bool) -> FromModules:
-    """Two convolutions with pooling, one without, a dense layer; wide: about as many parameters as two such."""
-    factor = 2**0.5 if wide else 1
-    one, two, hidden = (round(factor * n) for n in (CHANNELS, 2 * CHANNELS, HIDDEN))
-    rest = (size[0] // 4) * (size[1] // 4)
-    convolution = lambda a, b, *more: nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), *more)  # noqa: E731
-    dense = nn.Sequential(nn.Flatten(), nn.Linear(two * rest, hidden), nn.ReLU())
-    pooled = [convolution(1, one, nn.MaxPool2d(2)), convolution(one, two, nn.MaxPool2d(2))]
-    return FromModules([*pooled, convolution(two, two), dense], fresh=True)
+def _trunk(wide: bool) -> LeNet:
+    """Three convolutions with pooling and a dense layer; wide: about as many parameters as two such."""
+    *channels, hidden = (round(2**0.5 * n) if wide else n for n in (*CHANNELS, HIDDEN))
+    return LeNet(channels, kernel=3, hidden=hidden, padding=1)
 
 
 @torch.no_grad()
 def _shares(training: Training, inputs: np.ndarray) -> list[Tensor]:
-    """The probabilities of all classes, ``[row, class]`` for each task."""
-    model = training.network.model.eval()
+    """The probabilities of all classes, ``[network, row, class]`` for each task."""
+    model, networks = training.network.model.eval(), len(training.network.number)
     x = torch.from_numpy(inputs).to(training.problem.inputs)
-    parts = [[one[0].softmax(-1) for one in model(rows.unsqueeze(0)).tasks] for rows in x.split(500)]
-    return [torch.cat(list(of_task)) for of_task in zip(*parts, strict=True)]
+    parts = [model(rows.expand(networks, *rows.shape)).tasks for rows in x.split(500)]
+    return [torch.cat(list(of_task), 1).softmax(-1) for of_task in zip(*parts, strict=True)]
 
 
 def _best(both: dict[str, Any]) -> str:
