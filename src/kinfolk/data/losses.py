@@ -102,15 +102,10 @@ def row_losses(
         one = tasks[at[0]]
         compared = weight is not None and one.kind == "ranking"
         counts = weight[..., at].transpose(1, 2) if compared else None
-        together = (_side_by_side([found[i] for i in at]) for found in (outputs, targets))
+        together = (torch.stack([found[i] for i in at], 1) for found in (outputs, targets))
         parts.append(row_loss(one.kind, *together, counts, one.loss))
     together = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).transpose(1, 2)  # in the order of the groups
     return together if places is None else together[..., places.to(together.device)]
-
-
-def _side_by_side(found: Sequence[Tensor]) -> Tensor:
-    """Tensors of alike tasks, the task after the replica; one alone is not copied."""
-    return found[0].unsqueeze(1) if len(found) == 1 else torch.stack(list(found), 1)
 
 
 @lru_cache(maxsize=64)  # asked in every update

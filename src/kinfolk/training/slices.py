@@ -169,21 +169,21 @@ class SliceOptimizer(nn.Module):
         return self._derived
 
     def moving(self) -> Iterator[tuple[Slices, Tensor, Tensor | None]]:
-        """Parameters of which some slice is to move, their gradients, and which slices: Bool ``[copy]``; None: all."""
+        """Parameters that have a gradient, it, and which slices are to move: Bool ``[copy]``; None: all."""
         slices = self.slices()
         active = [None] * len(slices) if self.present is None else self._active_in(self.present, slices)
         alone = distributed.processes() == 1
         for one, on in zip(slices, active, strict=True):
             gradient = one.parameter.grad
-            if gradient is not None and (on is None or len(on)):
+            if gradient is not None:
                 yield one, gradient if alone else distributed.mean(gradient), on
 
     def _active_in(self, present: Tensor, slices: Sequence[Slices]) -> list[Tensor | None]:
-        """Which copies of each parameter are active; no entry (length 0) where none is."""
+        """Which copies of each parameter are active."""
         pattern = tuple(map(tuple, present.tolist()))
         if pattern not in self._active:
             if len(self._active) >= PATTERNS:
                 self._active.clear()
-            found = [None] * len(slices) if all(map(all, pattern)) else [one.active(present) for one in slices]
-            self._active[pattern] = [on[:0] if on is not None and not bool(on.any()) else on for on in found]
+            everything = all(map(all, pattern))
+            self._active[pattern] = [None if everything else one.active(present) for one in slices]
         return self._active[pattern]
