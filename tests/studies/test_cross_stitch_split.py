@@ -90,7 +90,7 @@ def test_every_arm_has_its_network_and_as_many_updates() -> None:
     assert isinstance(kinds[cross_stitch_split.NDDR], Nddr)
     sizes = {arm: sum(p.numel() for p in model.parameters()) for arm, model in kinds.items()}
     sizes[ONE] //= 2  # there are two, for the ensemble
-    assert sizes[cross_stitch_split.STITCH] == sizes[ONE] + 3 * 4
+    assert sizes[cross_stitch_split.STITCH] == sizes[ONE] + 4 * 4
     assert sizes[cross_stitch_split.WIDE] == pytest.approx(sizes[ONE], rel=0.1)
 
 

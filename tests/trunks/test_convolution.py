@@ -260,3 +260,14 @@ def test_one_copy_computes_with_channels_innermost() -> None:
     assert found[0].is_contiguous(memory_format=torch.channels_last)
     pooled = MaxPool(2)(found)
     torch.testing.assert_close(pooled[0], nn.functional.max_pool2d(found[0].contiguous(), 2))
+
+
+def test_lenet_may_pad() -> None:
+    built = LeNet((2, 3, 4), kernel=3, hidden=5, padding=1).build(torch.Size([1, 14, 15]))
+    assert built.shapes == [torch.Size(shape) for shape in ([2, 7, 7], [3, 3, 3], [4, 1, 1], [5])]
+    x = torch.randn(1, 2, 1, 14, 15)
+    weight, bias = built.modules[0].parameters()
+    expected = nn.functional.max_pool2d(nn.functional.conv2d(x[0], weight[0], bias[0], padding=1), 2).relu()
+    torch.testing.assert_close(built.modules[0](x)[0], expected)
+    with pytest.raises(ValueError, match=r"`padding` must not be negative\. Got -1"):
+        LeNet(padding=-1)

@@ -78,10 +78,10 @@ class CrossStitchSplit(Study):
     cross-stitch is at least as good, and that gains lie in classes with few labels.
 
     Its data are not here. A picture shows a digit of MNIST and a garment of Fashion-MNIST, and one task is to tell
-    each. Of one task's classes half are rare. All arms have the same trunk (three convolutions with pooling and a dense layer),
-    the same pictures and as many updates. Cross-stitch and NDDR spend half of these on networks of one task each, as
-    the paper starts from such. Controls are ensembles of two one-task networks, which use as many parameters per task
-    as cross-stitch, a wider shared trunk, and cross-stitch without the first phase.
+    each. Of one task's classes half are rare. All arms have the same trunk (three convolutions with pooling, and a
+    dense layer), the same pictures and as many updates. Cross-stitch and NDDR spend half of these on networks of one
+    task each, as the paper starts from such. Controls are ensembles of two one-task networks (as many parameters per
+    task as cross-stitch), a wider shared trunk, and cross-stitch without the first phase.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ RISING = ("relu", "tanh", "sigmoid")  # pooled first the result is the same, for
 
 
 class LeNet(Trunk):
-    """Convolutions without padding, each with an activation and 2 x 2 max pooling, then one dense layer.
+    """Convolutions, each with an activation and 2 x 2 max pooling, then one dense layer.
 
     A stage is a convolution with its activation and pooling, or the dense layer. The defaults are the network of
     Deep-AMTFL's official code for MNIST, which is that of Caffe and unlike LeNet-5 has max pooling, ReLU and one
@@ -39,6 +39,8 @@ class LeNet(Trunk):
         ``[channel, height, width]``.
     init
         The law of the first weights, of the heads too, as of :class:`~kinfolk.trunks.mlp.Mlp`.
+    padding
+        Pixels of 0 around what a convolution reads, not negative.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class LeNet(Trunk):
         dropout: float = 0.0,
         shape: Sequence[int] | None = None,
         init: str = "torch",
+        padding: int = 0,
     ) -> None:
         if not channels or min(channels) < 1:
             raise ValueError(f"`channels` must be at least one number, each at least 1. Got {tuple(channels)}.")
@@ -76,7 +79,9 @@ class LeNet(Trunk):
             raise ValueError(f"`dropout` must be in [0, 1). Got {dropout}.")
         if init not in LAWS:
             raise ValueError(f"`init` must be one of {', '.join(LAWS)}. Got {init!r}.")
-        self.init = self.above = init
+        if padding < 0:
+            raise ValueError(f"`padding` must not be negative. Got {padding}.")
+        self.init, self.above, self.padding = init, init, padding
         self.channels, self.kernel, self.hidden = tuple(channels), kernel, hidden
         self.activation, self.dropout, self.shape = activation, float(dropout), checked_shape(shape)
 
@@ -98,7 +103,7 @@ class LeNet(Trunk):
 
     def _after(self, size: int, inputs: torch.Size) -> int:
         """Height or width after a convolution and pooling."""
-        left = (size - self.kernel + 1) // 2
+        left = (size + 2 * self.padding - self.kernel + 1) // 2
         if left < 1:
             said = f"{len(self.channels)} convolutions of kernel {self.kernel} with pooling"
             raise ValueError(
@@ -111,7 +116,7 @@ class LeNet(Trunk):
         after = [Each(ACTIVATIONS[self.activation], elementwise=True), MaxPool(2)]
         if self.activation in RISING:
             after.reverse()
-        return Chain(Conv2d(inputs, outputs, self.kernel), *after)
+        return Chain(Conv2d(inputs, outputs, self.kernel, padding=self.padding), *after)
 
     def _dense(self, inputs: int) -> Chain:
         layers = [Reshape((inputs,)), Linear(inputs, self.hidden), Each(ACTIVATIONS[self.activation], elementwise=True)]
