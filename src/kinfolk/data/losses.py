@@ -100,10 +100,9 @@ def row_losses(
     parts = []
     for at in groups:
         one = tasks[at[0]]
-        compared = weight is not None and one.kind == "ranking"
-        counts = weight[..., at].transpose(1, 2) if compared else None
-        together = (torch.stack([found[i] for i in at], 1) for found in (outputs, targets))
-        parts.append(row_loss(one.kind, *together, counts, one.loss))
+        counts = weight[..., at].transpose(1, 2) if weight is not None and one.kind == "ranking" else None
+        output, target = (torch.stack([found[i] for i in at], 1) for found in (outputs, targets))
+        parts.append(row_loss(one.kind, output, target, counts, one.loss))
     together = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).transpose(1, 2)  # in the order of the groups
     return together if places is None else together[..., places.to(together.device)]
 

@@ -10,7 +10,19 @@ import numpy as np
 
 from kinfolk.data.tasks import Task
 from kinfolk.studies.base import Finding
-from kinfolk.studies.mechanism import Backprop, Experiment, Rows, Sample, Setting, best, outputs, row, shuffled, values
+from kinfolk.studies.mechanism import (
+    Backprop,
+    Experiment,
+    Rows,
+    Sample,
+    Setting,
+    best,
+    outputs,
+    part,
+    row,
+    shuffled,
+    values,
+)
 from kinfolk.training.loop import Training
 
 if TYPE_CHECKING:
@@ -114,6 +126,6 @@ def _sizes(setting: Setting) -> tuple[int, int]:
 
 def _errors(rows: pandas.DataFrame, arm: str, noise: float) -> np.ndarray:
     """The errors of an arm in the width with the best mean error on halting rows."""
-    rows = rows[(rows["noise"] == noise) & (rows["arm"] == arm)]
-    halting = rows[rows["measure"] == "halting"].groupby("width")["value"].mean()
-    return values(rows, width=halting.idxmin(), measure="RMSE")
+    own = part(rows, noise=noise, arm=arm)
+    halting = part(own, measure="halting").groupby("width")["value"].mean()
+    return values(own, width=halting.idxmin(), measure="RMSE")

@@ -168,15 +168,15 @@ class Experiment(ABC):
         return rows
 
     def seconds(self, setting: Setting) -> float:
-        """From two epochs of each training after a first one."""
+        """From the processor time of two epochs of each training after a first one."""
         total = 0.0
         for make in self.trainings(setting).values():
             training = make()
             every = training.schedule.every
             training.run(until=every)
-            began = time.monotonic()
+            began = time.process_time()
             training.run(until=3 * every)
-            total += (time.monotonic() - began) / 2 * (training.last / every)
+            total += (time.process_time() - began) / 2 * (training.last / every)
         return total
 
 
@@ -185,8 +185,13 @@ def row(arm: str, seed: int, measure: str, value: float, **more: Any) -> dict[st
     return {"arm": arm, "seed": seed, "measure": measure, "value": float(value), **more}
 
 
-def values(rows: pandas.DataFrame, **where: Any) -> np.ndarray:
-    """The values of the rows with these entries, in the order of seeds."""
+def part(rows: Any, **where: Any) -> Any:
+    """The rows of a table with these entries; none where it has no such column."""
     for column, wanted in where.items():
         rows = rows[rows[column] == wanted] if column in rows else rows.iloc[:0]
-    return rows.sort_values("seed")["value"].to_numpy()
+    return rows
+
+
+def values(rows: pandas.DataFrame, **where: Any) -> np.ndarray:
+    """The values of the rows with these entries, in the order of seeds."""
+    return part(rows, **where).sort_values("seed")["value"].to_numpy()

@@ -9,7 +9,7 @@ from kinfolk.studies.amplification import Amplification
 from kinfolk.studies.base import Finding, Study, Trial
 from kinfolk.studies.eavesdropping import Eavesdropping
 from kinfolk.studies.inductive_bias import InductiveBias
-from kinfolk.studies.mechanism import Backprop, Experiment
+from kinfolk.studies.mechanism import Backprop, Experiment, part
 from kinfolk.studies.overfitting import Overfitting
 from kinfolk.studies.patients import Patients
 from kinfolk.studies.peaks import Peaks
@@ -114,35 +114,34 @@ class Mechanisms(Study):
         """From two epochs of each arm."""
         return self._of(trial).seconds(trial.arguments["setting"])
 
+    def _done(self, rows: pandas.DataFrame) -> list[tuple[Experiment, pandas.DataFrame]]:
+        """The experiments of which there are rows, with these."""
+        found = [(one, part(rows, experiment=one.name)) for one in self.experiments()]
+        return [(one, own) for one, own in found if len(own)]
+
     def findings(self, rows: pandas.DataFrame) -> list[Finding]:
         """The lines of all experiments."""
-        return [
-            line
-            for part in self.experiments()
-            if (rows["experiment"] == part.name).any()
-            for line in part.findings(rows[rows["experiment"] == part.name])
-        ]
+        return [line for one, own in self._done(rows) for line in one.findings(own)]
 
     def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:
         """A panel for each experiment."""
         from matplotlib.figure import Figure
 
-        parts = [part for part in self.experiments() if (rows["experiment"] == part.name).any()]
-        figure = Figure(figsize=(10, 5.5), layout="constrained")
-        for axes, part in zip(figure.subplots(2, 4).flat, parts, strict=False):
-            part.draw(rows[rows["experiment"] == part.name], axes)
+        figure, done = Figure(figsize=(10, 5.5), layout="constrained"), self._done(rows)
+        for axes, (one, own) in zip(figure.subplots(2, 4).flat, done, strict=False):
+            one.draw(own, axes)
             axes.tick_params(labelsize=6)
-        for axes in figure.axes[len(parts) :]:
+        for axes in figure.axes[len(done) :]:
             axes.remove()
         return figure
 
     def remarks(self, rows: pandas.DataFrame) -> list[str]:
         """What was chosen, and what was tried."""
         return [
-            "Inputs as outputs: five trials per seed. The number of updates was chosen so that the standard network comes "
-            "near its published error.",
-            "An F2 that helps as an output was looked for in vain with other first weights, updates row by row, inputs of "
-            "-1 and 1, and a weight of F2 of 0.1 and 0.02: each time F1 was worse with it, by 0.002 to 0.035.",
+            "Inputs as outputs: five trials per seed. The number of updates was chosen so that the standard network "
+            "comes near its published error.",
+            "An F2 that helps as an output was looked for in vain with other first weights, updates row by row, inputs "
+            "of -1 and 1, and a weight of F2 of 0.1 and 0.02: each time F1 was worse with it, by 0.002 to 0.035.",
             "Peaks functions: the published correlations were read off a figure.",
             "Patients are simulated; the paper's table gives the direction, not the size.",
         ]

@@ -123,8 +123,9 @@ class Peaks(Experiment):
         """Correlations against shared variables, beside the paper's."""
         for kind, published, mark in (("any", ANY, "o"), ("same test", SAME_TEST, "s")):
             shared = [i for i, number in enumerate(published) if number is not None]
+            theirs = [number for number in published if number is not None]
             ours = [values(rows, measure=f"{kind}, {i}").mean() for i in shared]
             (line,) = axes.plot(shared, ours, f"{mark}-", label=f"{kind} variable")
-            axes.plot(shared, [published[i] for i in shared], f"{mark}:", color=line.get_color(), alpha=0.6)
+            axes.plot(shared, theirs, f"{mark}:", color=line.get_color(), alpha=0.6)
         axes.set(title="Peaks (dotted: published)", xlabel="shared variables", ylabel="rank correlation")
         axes.legend(fontsize=6)
