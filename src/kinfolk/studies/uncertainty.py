@@ -40,7 +40,7 @@ RATES = {"sgd": [0.1, 0.03, 0.01, 0.003, 0.001], "adam": [0.03, 0.01, 0.003, 0.0
 OPTIMIZERS = {"sgd": partial(Sgd, momentum=0.9, nesterov=True), "adam": AdamW}
 WIDTH, BATCH = 32, 100
 ROWS, QUICK_ROWS = [5000, 1000, 2000], [100, 50, 50]  # to train, to choose by, to test
-QUICK_UPDATES = 30
+QUICK_UPDATES = 10
 COLOURS = {"far": BLUE, "near": GREEN, "class": RED}
 TABLE, SHOWN, STARTING = (f"Kendall et al. 2018, {place}" for place in ("table 1", "figure 2", "section 4"))
 
