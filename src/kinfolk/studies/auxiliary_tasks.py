@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -218,5 +217,5 @@ def _error(training: Training, state: dict[str, Tensor], test: Faces, scale: tup
     return 100 * float((away / np.linalg.norm(left - right, axis=-1)).mean())
 
 
-def _of(table: Any, arm: str, measure: str) -> Sequence[float]:
+def _of(table: Any, arm: str, measure: str) -> tuple[float, ...]:
     return tuple(table[arm][measure].dropna().astype(float).tolist())
