@@ -160,12 +160,12 @@ class CrossStitchSplit(Study):
         ]
 
     def seconds(self, trial: Trial) -> float:
-        """From a few updates of the last phase, the slowest."""
-        training = self._training(trial, 12)
-        training.run(until=training.last - 4)
+        """From a few updates: the second half, in which trunks that were apart are joined."""
+        training = self._training(trial, 16, looks=2)
+        training.run(until=8)
         start = time.perf_counter()
         training.run()
-        return (time.perf_counter() - start) / 4 * self._updates(trial)
+        return (time.perf_counter() - start) / 8 * self._updates(trial)
 
     def _copies(self, arm: str) -> int:
         """Networks per seed: two where there is an ensemble."""
@@ -186,7 +186,7 @@ class CrossStitchSplit(Study):
         }
         return made[arm]() if arm in made else Hard(split=(ONE, *SPLITS).index(arm))
 
-    def _training(self, trial: Trial, updates: int) -> Training:
+    def _training(self, trial: Trial, updates: int, looks: int = 10) -> Training:
         """The networks of all seeds; those of an ensemble see the same rows in another order."""
         arm, copies = trial.arguments["arm"], self._copies(trial.arguments["arm"])
         given = [self._train_rows(seed, trial.arguments["quick"]) for seed in range(trial.arguments["seeds"])]
@@ -198,7 +198,7 @@ class CrossStitchSplit(Study):
         own = [rows for rows in torch.arange(len(labels)).split(len(given[0].labels)) for _ in range(copies)]
         members = [Replica(r[:-STOP], r[-STOP:], (0, 1), i, self.rate, self.decay) for i, r in enumerate(own)]
         length = updates // self._sharing(arm).phases
-        schedule = Schedule(length, max(1, length // 10), BATCH, updates + 1, min(50, length // 4))
+        schedule = Schedule(length, max(1, length // looks), BATCH, updates + 1, min(50, length // 4))
         return Training(problem, lambda: Parts(_trunk(arm == WIDE), self._sharing(arm), Fixed()), members, schedule)
 
     def _train_rows(self, seed: int, quick: bool) -> Pictures:
