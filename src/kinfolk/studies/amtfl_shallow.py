@@ -37,6 +37,7 @@ SQUARES = {  # strengths that NN chooses from, and those of arms that also have 
     "AWA2": (0.01, 0.001, 0.0001),
 }
 ABSOLUTE = {"School": (0.1, 0.01), "MNIST": (0.001, 0.0001), "Synthetic": (0.1, 0.01), "AWA2": (0.001, 0.0001)}
+GAMMAS = {"School": (1.0, 0.1), "MNIST": (0.001, 0.0001), "Synthetic": (0.1, 0.01), "AWA2": (0.001, 0.0001)}
 RATES = {"School": (0.003,), "MNIST": (0.01, 0.001), "Synthetic": (0.01, 0.001), "AWA2": (0.01, 0.001)}
 PAPER = "Lee, Yang, Hwang 2018, table 1"
 COMPARED = (("AMTFL", "MT-NN"), ("AMTFL", "NN"), ("MT-NN", "NN"), ("AMTFL", "AMTFL, alpha = 0"))
@@ -73,10 +74,10 @@ class AmtflShallow(Study):
         Digits are the one published split of Kang, Grauman and Sha (2011), with other first weights for each seed.
     hidden
         Units of the hidden layer: of School (10 to 15 in the paper), MNIST, synthetic, AWA2.
-    rates, strengths
-        Learning rates, and strengths of squares and absolute values, to choose from. Empty: those in which the least
-        errors on validation rows were found, with smaller strengths for the arms that have absolute values.
-    alphas, gammas
+    rates, strengths, gammas
+        Learning rates, strengths of squares and absolute values, and those of the reconstruction, to choose from.
+        Empty: values near the least errors on validation rows, which differ from data set to data set.
+    alphas
         Of :class:`~kinfolk.penalties.DeepAmtfl`.
 
     References
@@ -98,7 +99,7 @@ class AmtflShallow(Study):
         rates: Sequence[float] = (),
         strengths: Sequence[float] = (),
         alphas: Sequence[float] = (0.1, 0.01),
-        gammas: Sequence[float] = (0.01, 0.001),
+        gammas: Sequence[float] = (),
     ) -> None:
         self.tables, self.data, self.kang, self.hidden = tuple(tables), data, kang, tuple(hidden)
         self.rates, self.strengths = tuple(rates), tuple(strengths)
@@ -122,7 +123,8 @@ class AmtflShallow(Study):
             if not arm.startswith("AMTFL"):
                 yield {"strength": strength}
             else:
-                for alpha, gamma in itertools.product(self.alphas if arm == "AMTFL" else (0.0,), self.gammas):
+                alphas, gammas = self.alphas if arm == "AMTFL" else (0.0,), self.gammas or GAMMAS[name]
+                for alpha, gamma in itertools.product(alphas, gammas):
                     yield {"strength": strength, "alpha": alpha, "gamma": gamma}
 
     def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
