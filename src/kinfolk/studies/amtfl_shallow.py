@@ -98,7 +98,7 @@ class AmtflShallow(Study):
         hidden: Sequence[int] = (12, 500, 12, 1000),
         rates: Sequence[float] = (),
         strengths: Sequence[float] = (),
-        alphas: Sequence[float] = (0.1, 0.01),
+        alphas: Sequence[float] = (1.0, 0.1),
         gammas: Sequence[float] = (),
     ) -> None:
         self.tables, self.data, self.kang, self.hidden = tuple(tables), data, kang, tuple(hidden)
