@@ -51,7 +51,7 @@ class Uncertainty(Balancing):
     tensor([0.5000])
     """
 
-    def __init__(self, initial: float = 0.0, form: str = "kendall", speed: float = 1.0) -> None:
+    def __init__(self, initial: float = 0.0, form: str = "kendall", speed: float | int = 1.0) -> None:
         super().__init__()
         if not speed > 0:
             raise ValueError(f"`speed` must be positive. Got {speed}.")
