@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kinfolk import workers
 from kinfolk.exceptions import InputError, WorkerDied
@@ -37,6 +38,10 @@ def slow_square(x: int) -> int:
 def process_of(_: Any) -> int:
     time.sleep(0.2)
     return os.getpid()
+
+
+def threads(item: int) -> int:
+    return torch.get_num_threads()
 
 
 def environment(_: Any) -> dict[str, str]:
@@ -170,6 +175,16 @@ def test_workers_have_one_thread_and_the_parent_keeps_its_own(monkeypatch: pytes
     assert int(found["MALLOC_MMAP_THRESHOLD_"]) > 1 << 20
     assert "MALLOC_TRIM_THRESHOLD_" in found
     assert found["MALLOC_TOP_PAD_"] == "12345"
+
+
+def test_one_worker_has_one_thread_too_and_gives_them_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert workers.map(threads, [0], workers=1) == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_from_another_thread() -> None:

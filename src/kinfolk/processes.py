@@ -12,7 +12,8 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
@@ -48,6 +49,19 @@ def place() -> Place:
     1
     """
     return _place
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch has one thread inside, as in every worker process: so results do not depend on where they were computed."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def serve(pipe: connection.Connection, parent: int, script: tuple[str, str] | None, place: Place) -> None:

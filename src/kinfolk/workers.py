@@ -12,7 +12,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -20,6 +19,7 @@ from multiprocessing import connection
 from typing import Any, Literal
 
 from kinfolk.exceptions import InputError, WorkerDied
+from kinfolk.processes import one_thread
 from kinfolk.teams import ATTEMPTS, Job, Team, script, starting
 
 Workers = int | Literal["ray"]
@@ -148,7 +148,9 @@ class _Queue:
 
 def _here(function: Callable[[Any], Any], queue: _Queue) -> Generator[tuple[int, Any], None, None]:
     while (taken := queue.take()) is not None:
-        yield taken[0], function(taken[1])
+        with one_thread():
+            result = function(taken[1])
+        yield taken[0], result
 
 
 def _elsewhere(
@@ -252,9 +254,8 @@ def _on_ray(function: Callable[[Any], Any], queue: _Queue) -> Generator[tuple[in
 
 
 def _one_thread(function: Callable[[Any], Any], item: Any) -> Any:
-    if "torch" in sys.modules:  # Ray has set what libraries read when they are loaded
-        sys.modules["torch"].set_num_threads(1)
-    return function(item)
+    with one_thread():
+        return function(item)
 
 
 def _from_ray(ray: Any, done: Any, index: int) -> Any:

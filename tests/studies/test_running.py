@@ -98,6 +98,16 @@ def test_the_result_does_not_depend_on_the_workers(tmp_path: Path):
     pd.testing.assert_frame_equal(alone.rows, both.rows)
 
 
+def test_one_process_keeps_the_order_of_the_study(tmp_path: Path):
+    class Longer(Toy):
+        def seconds(self, trial: Trial) -> float:
+            return 1.0 + trial.arguments["seed"]
+
+    told: list[str] = []
+    running.run(Longer(), tmp_path / "a", progress=lambda share, name: told.append(name))
+    assert told == ["seed 0", "seed 1", "seed 2"]
+
+
 def test_a_finished_study_is_drawn_again_without_training(tmp_path: Path):
     first = running.run(Toy(), tmp_path / "a")
     before = {place: place.stat().st_mtime_ns for place in (tmp_path / "a/trials").iterdir()}

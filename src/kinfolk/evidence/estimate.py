@@ -13,6 +13,7 @@ from kinfolk.evidence.learners import OPPONENTS, learner
 from kinfolk.evidence.plan import STOPPED_EARLY
 from kinfolk.evidence.unlabelled import PADDED, SEMI
 from kinfolk.evidence.unlabelled import arms as semi_supervised
+from kinfolk.processes import one_thread
 
 LISTED = 12  # so many tasks are named, more are counted
 OPPONENT_SECONDS = 4e-5  # per row, output, setting and inner fold: the mean of the opponents on the same tables
@@ -73,16 +74,12 @@ def _tasks(comparing: Comparing) -> list[str]:
 
 def seconds_of(comparing: Comparing) -> float:
     """Seconds of work in all: each arm's networks times the splits, and the opponents."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the worker processes
-    try:
-        rows = encoded(comparing, comparing.model)[1]
-        one = sum(_arm(comparing, rows, text) for text in comparing.plan.arms)
-    finally:
-        torch.set_num_threads(before)
-        encoded.cache_clear()  # this process fits nothing itself when there are workers
+    with one_thread():
+        try:
+            rows = encoded(comparing, comparing.model)[1]
+            one = sum(_arm(comparing, rows, text) for text in comparing.plan.arms)
+        finally:
+            encoded.cache_clear()  # this process fits nothing itself when there are workers
     return one * len(comparing.splits)
 
 

@@ -9,8 +9,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from kinfolk import __version__, catalogue, workers
 from kinfolk.exceptions import InputError
 from kinfolk.identity import LIBRARIES, command
+from kinfolk.processes import one_thread
 from kinfolk.runs import Folder, open_run
 from kinfolk.studies import results
 from kinfolk.studies.base import Study, Trial
@@ -94,24 +94,10 @@ def run(
 
 
 def do(work: Work) -> dict[str, Any]:
-    """Computes a trial, in a process of one thread; its rows, and the seconds that they took."""
+    """Computes a trial: its rows, and the seconds that they took."""
     began = time.monotonic()
-    with one_thread():
-        rows = work.study.run(work.trial, work.folder)
+    rows = work.study.run(work.trial, work.folder)
     return {"trial": work.trial.name, "seconds": time.monotonic() - began, "rows": rows}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """As in worker processes, so that results do not depend on where they were computed."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def name_of(study: Study) -> str:
@@ -132,8 +118,14 @@ def _work(
     processes: int | Literal["ray"],
     progress: Callable[[float, str], None] | None,
 ) -> None:
-    """Computes trials, the longest first; each result is kept when it is there."""
-    order = sorted(range(len(trials)), key=lambda i: -seconds[i])
+    """Computes trials; each result is kept when it is there.
+
+    One process takes them in the study's order, which has the telling ones first. Several take the longest first, so
+    that none is left to wait for at the end.
+    """
+    order = list(range(len(trials)))
+    if processes != 1:
+        order.sort(key=lambda i: -seconds[i])
     queue = [Work(study, trials[i], Folder(folder.folder(_place(trials[i])).path.absolute())) for i in order]
     spent = 0.0
 
