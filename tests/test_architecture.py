@@ -118,6 +118,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "base",
         "shallow",
         "classes",
+        "amtfl_table",
         "planted",
         "bodies",
         "evolving_table",

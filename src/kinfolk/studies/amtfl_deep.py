@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,8 +18,10 @@ from kinfolk.penalties import DeepAmtfl, DeepAmtl
 from kinfolk.penalties.base import Penalty
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
+from kinfolk.studies import amtfl_table
+from kinfolk.studies.amtfl_table import BALANCED, CORRECTED, ERROR, FURTHER, OF_CLASS, PUBLISHED, VALIDATION, by_set
 from kinfolk.studies.base import Finding, Study, Trial
-from kinfolk.studies.classes import CLASSES, Classes
+from kinfolk.studies.classes import AWA2, CUB, FOLDER, MNIST, Classes, check_folder, read
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
 from kinfolk.training.schedule import Schedule
@@ -28,24 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
 BATCH, LOOKS = 100, 10
-ERROR, CORRECTED, BALANCED = "test error", "test error less log odds", "test error, mean over classes"
-VALIDATION, OF_CLASS = "validation error", "test error of class "
-PUBLISHED = {"CNN": 8.13, "MT-CNN": 8.72, "Deep-AMTL": 8.52, "Deep-AMTFL": 5.82}
-STUDENTS = {"MT-CNN": 9.74, "Deep-AMTFL": 6.99}
-COMPARED = (("Deep-AMTFL", "MT-CNN"), ("Deep-AMTFL", "CNN"), ("Deep-AMTL", "MT-CNN"), ("MT-CNN", "CNN"))
-CONTROLS = (
-    ("Deep-AMTFL, A = 0", "MT-CNN"),
-    ("Deep-AMTFL", "Deep-AMTFL, A = 0"),
-    ("Deep-AMTFL", "Deep-AMTFL, alpha = 0"),
-    ("Deep-AMTFL", "Deep-AMTFL, no proxy"),
-    ("CNN, A = 0", "CNN"),
-    ("Deep-AMTFL", "CNN, A = 0"),
-    ("MT-CNN, balanced", "MT-CNN"),
-    ("CNN, L1", "CNN"),
-    ("MT-CNN", "MT-CNN, no L1"),
-)
-PAPER = "Lee, Yang, Hwang 2018, MNIST-Imbalanced"
-DEEP2REPRODUCE = "Deep2Reproduce, University of Virginia"
+UPDATES = 11_000  # that the networks of MNIST-Imbalanced make
 
 
 @dataclass(frozen=True)
@@ -71,18 +57,33 @@ class AmtflDeep(Study):
     errors are also given with outputs less the log odds that each class had in training, which shows how much of a
     difference lies in the outputs' offsets alone, and as a mean over classes.
 
+    AWA2's features, CUB-200-2011 and a folder of pictures are further data sets, for users who have them. All rows that
+    do not test train there: CUB's split is the published one, of the others a quarter of each class tests, drawn once.
+    The paper's networks for pictures are large and pretrained. Here a dense layer learns from AWA2's features, and from
+    pictures of 64 x 64 pixels the network for digits with a third convolution: nothing published stands beside.
+
     Parameters
     ----------
     data
-        "mnist".
+        "mnist"; None leaves it out.
     epochs
-        Passes over the training rows.
+        Passes over the training rows of MNIST-Imbalanced.
     alpha, gamma, mu, decay, proxy
         Of :class:`~kinfolk.penalties.DeepAmtfl`. MT-CNN has ``mu`` and ``decay``, CNN and Deep-AMTL ``decay`` alone.
     price, pull
         ``mu`` and ``strength`` of :class:`~kinfolk.penalties.DeepAmtl`.
     controls
         Whether the arms that the paper does not have are trained as well.
+    awa2, cub, folder
+        Folders of further data sets: :func:`kinfolk.datasets.awa2`, :func:`~kinfolk.datasets.cub` and
+        :func:`~kinfolk.datasets.image_folder`. None: without.
+    updates
+        Of networks on further data sets. None: 11,000, as on MNIST-Imbalanced.
+
+    Raises
+    ------
+    InputError
+        For a folder that is not there, or not the one that is meant.
 
     References
     ----------
@@ -94,7 +95,7 @@ class AmtflDeep(Study):
 
     def __init__(
         self,
-        data: str = "mnist",
+        data: str | None = "mnist",
         epochs: int = 1000,
         alpha: float | int = 0.1,
         gamma: float | int = 0.01,
@@ -104,14 +105,24 @@ class AmtflDeep(Study):
         price: float | int = 0.1,
         pull: float | int = 0.01,
         controls: bool = True,
+        awa2: str | None = None,
+        cub: str | None = None,
+        folder: str | None = None,
+        updates: int | None = None,
     ) -> None:
-        if data not in CLASSES:
-            raise ValueError(f"`data` must be one of {', '.join(CLASSES)}. Got {data!r}.")
-        if epochs < 1:
-            raise ValueError(f"`epochs` must be at least 1. Got {epochs}.")
+        if data not in ("mnist", None):
+            raise ValueError(f"`data` must be mnist, or None to leave it out. Got {data!r}.")
+        for name, count in (("epochs", epochs), ("updates", updates)):
+            if count is not None and count < 1:
+                raise ValueError(f"`{name}` must be at least 1. Got {count}.")
+        for name, path in (("awa2", awa2), ("cub", cub), ("folder", folder)):
+            check_folder(name, path)
+        self.awa2, self.cub, self.folder, self.updates = awa2, cub, folder, updates
         self.data, self.epochs, self.controls = data, epochs, controls
         self.alpha, self.gamma, self.mu, self.decay, self.proxy = alpha, gamma, mu, decay, proxy
         self.price, self.pull = price, pull
+        if not self._paths():
+            raise ValueError("`data` must be mnist where no other data set is given. Got None: name a folder.")
 
     def arms(self) -> dict[str, Arm]:
         """All arms by name, with penalties as new: the published ones, then controls."""
@@ -132,10 +143,19 @@ class AmtflDeep(Study):
         }
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
-        """An arm and a seed each: side by side, convolutions on a CPU take more time than one after the other."""
-        arms = list(self.arms())[: None if self.controls else len(PUBLISHED)]
-        asked = [{"arm": arm, "seed": seed, "quick": quick} for arm in arms for seed in range(seeds)]
-        return [Trial(f"{one['arm']}, seed {one['seed']}", one) for one in asked]
+        """A data set, an arm and a seed each: side by side, convolutions take more time than one after the other."""
+        arms, found = list(self.arms())[: None if self.controls else len(PUBLISHED)], []
+        for name, arm, seed in itertools.product(self._paths(), arms, range(seeds)):
+            asked = {"arm": arm, "seed": seed, "quick": quick}
+            further = name != MNIST
+            said = f"{name}, " if further else ""
+            found.append(Trial(f"{said}{arm}, seed {seed}", asked | ({"data": name} if further else {})))
+        return found
+
+    def _paths(self) -> dict[str, str]:
+        """The folders of the data sets that are asked for."""
+        given = {MNIST: "" if self.data else None, AWA2: self.awa2, CUB: self.cub, FOLDER: self.folder}
+        return {name: path for name, path in given.items() if path is not None}
 
     def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
         """Errors ten times on the way, and more of them after the last update."""
@@ -147,9 +167,10 @@ class AmtflDeep(Study):
             outputs = _outputs(training, classes.test[0])
             rows.append({"measure": ERROR, "update": training.updates, "value": _error(outputs, classes.test[1])})
         rows += _last(outputs, classes, self.arms()[asked["arm"]].softmax)
-        valid = _error(_outputs(training, classes.validation[0]), classes.validation[1])
-        rows.append({"measure": VALIDATION, "value": valid})
-        same = {"arm": asked["arm"], "seed": asked["seed"]}
+        if classes.validation is not None:
+            valid = _error(_outputs(training, classes.validation[0]), classes.validation[1])
+            rows.append({"measure": VALIDATION, "value": valid})
+        same = {"data": asked.get("data", MNIST), "arm": asked["arm"], "seed": asked["seed"]}
         return [same | {"update": updates} | row for row in rows]
 
     def seconds(self, trial: Trial) -> float:
@@ -162,11 +183,8 @@ class AmtflDeep(Study):
         return (time.perf_counter() - start) / 8 * self._updates(trial, classes)
 
     def _classes(self, trial: Trial) -> Classes:
-        classes = CLASSES[self.data]()
-        if not trial.arguments["quick"]:
-            return classes
-        few = lambda part: tuple(x[:200] for x in part)  # noqa: E731
-        return replace(classes, validation=few(classes.validation), test=few(classes.test))
+        name = trial.arguments.get("data", MNIST)
+        return read(name, self._paths()[name], trial.arguments["quick"])
 
     def _training(self, trial: Trial, classes: Classes, updates: int, every: int) -> Training:
         arm = self.arms()[trial.arguments["arm"]]
@@ -181,67 +199,33 @@ class AmtflDeep(Study):
         return Training(problem, parts, [member], schedule)
 
     def _updates(self, trial: Trial, classes: Classes) -> int:
-        return 4 if trial.arguments["quick"] else self.epochs * (len(classes.train[1]) // BATCH)
+        if trial.arguments["quick"]:
+            return 4
+        if "data" in trial.arguments:
+            return self.updates or UPDATES
+        return self.epochs * (len(classes.train[1]) // BATCH)
 
     def findings(self, rows: pandas.DataFrame) -> list[Finding]:
-        """Errors of the arms, and differences seed by seed."""
-        last = rows[(rows["measure"] == ERROR) & (rows["update"] == rows["update"].max())]
-        errors = last.pivot(index="seed", columns="arm", values="value").sort_index()
-        found = [
-            Finding(f"{arm}, {ERROR}", value, _of(errors, arm), "%", source=PAPER) for arm, value in PUBLISHED.items()
-        ]
-        found += [
-            Finding(f"{arm}, {ERROR}, students' reproduction", value, _of(errors, arm), "%", source=DEEP2REPRODUCE)
-            for arm, value in STUDENTS.items()
-        ]
-        for one, other in COMPARED:
-            published = PUBLISHED[one] - PUBLISHED[other]
-            claim = "negative" if published < 0 else "positive"
-            what = f"{one} against {other}"
-            found.append(Finding(what, round(published, 2), _of(errors, one, other), "points", claim, PAPER))
-        return found + self._controlled(rows, errors)
-
-    def _controlled(self, rows: pandas.DataFrame, errors: pandas.DataFrame) -> list[Finding]:
-        """What no paper tells: differences to controls, and the errors that were measured in other ways."""
-        found = [
-            Finding(f"{one} against {other}", None, _of(errors, one, other), "points")
-            for one, other in CONTROLS
-            if {one, other} <= set(errors)
-        ]
-        for measure in (CORRECTED, BALANCED, VALIDATION):
-            other = rows[rows["measure"] == measure].pivot(index="seed", columns="arm", values="value").sort_index()
-            found += [Finding(f"{arm}, {measure}", None, _of(other, arm), "%") for arm in self.arms() if arm in other]
-        return found
+        """Errors of the arms, and differences seed by seed, for each data set."""
+        return amtfl_table.findings(rows)
 
     def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:
         """Test errors while training, and those of each class after it."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        course, classes = figure.subplots(1, 2)
-        for arm, own in ((arm, rows[rows["arm"] == arm]) for arm in PUBLISHED):
-            on_the_way = _means(own[own["measure"] == ERROR], "update")
-            course.plot(list(on_the_way), list(on_the_way.values()), label=arm)
-            each = _means(own[[OF_CLASS in measure for measure in own["measure"]]], "measure")
-            classes.plot([name.removeprefix(OF_CLASS) for name in each], list(each.values()), marker="o", label=arm)
-        course.set(xlabel="updates", ylabel="test error, %", yscale="log")
-        classes.set(xlabel="class, from frequent to rare", ylabel="test error, %")
-        course.legend(frameon=False)
-        return figure
+        return amtfl_table.figure(rows)
 
     def remarks(self, rows: pandas.DataFrame) -> list[str]:
         """What was chosen, and what is not told."""
-        return [
+        said = [
             "Errors are those after the last update. Nothing was chosen by them, and nothing by the validation rows.",
             f"The paper does not tell Deep-AMTL's constants: its price is {self.price} and its pull {self.pull} here.",
             'Lines "less log odds" take from each output the log odds that its class had in training.',
         ]
+        return said + [FURTHER[name] for name in by_set(rows) if name in FURTHER]
 
 
 def _problem(classes: Classes, softmax: bool) -> Problem:
-    """The training rows, then a hundred others that are looked at and decide nothing."""
-    labels = torch.cat([classes.train[1], classes.validation[1][:100]])
-    inputs = torch.cat([classes.train[0], classes.validation[0][:100]])
+    """The training rows, then those that are looked at and decide nothing."""
+    inputs, labels = (torch.cat(parts) for parts in zip(classes.train, classes.watched, strict=True))
     names = [str(k) for k in range(len(classes.counts))]
     if softmax:
         return Problem.from_arrays(inputs, labels[:, None].numpy(), [Task("class", "multiclass", tuple(names))])
@@ -275,16 +259,6 @@ def _last(outputs: Tensor, classes: Classes, softmax: bool) -> list[dict[str, An
     level = outputs - (prior.log() if softmax else prior.logit())
     each = [_error(outputs[labels == k], labels[labels == k]) for k in range(len(prior))]
     found = {CORRECTED: _error(level, labels), BALANCED: sum(each) / len(each)}
-    found |= {f"{OF_CLASS}{k}": error for k, error in enumerate(each)}
+    frequent = classes.counts.argsort(descending=True, stable=True).tolist()
+    found |= {f"{OF_CLASS}{classes.names[k]}": each[k] for k in frequent}
     return [{"measure": measure, "value": value} for measure, value in found.items()]
-
-
-def _means(rows: Any, by: str) -> dict[Any, float]:
-    """Mean values over seeds, in the order in which they stand."""
-    return rows.groupby(by, sort=False)["value"].mean().to_dict()
-
-
-def _of(errors: Any, arm: str, other: str | None = None) -> tuple[float, ...]:
-    """One number per seed, less those of the other arm; seeds that are not there for both are left out."""
-    values = errors[arm] if other is None else errors[arm] - errors[other]
-    return tuple(values.dropna().tolist())
