@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 from kinfolk.studies import shallow
 from kinfolk.studies.amtfl_shallow import ARMS, AmtflShallow, _weights, chosen
@@ -148,6 +149,13 @@ def test_the_setting_is_chosen_on_validation_rows_for_each_split() -> None:
 def test_an_unknown_table_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`tables` must be of School, MNIST, Synthetic. Got Room"):
         AmtflShallow(tables=["Room"])
+    with pytest.raises(ValueError, match=r"`tables` must have one at least"):
+        AmtflShallow(tables=[])
+
+
+def test_a_wrong_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`awa2` must be .* and there is no file .*AwA2-features.txt: give"):
+        AmtflShallow(awa2=str(tmp_path))
 
 
 def test_synthetic_tasks_run_without_any_file(tmp_path: Path) -> None:
@@ -186,7 +194,7 @@ def test_a_column_of_ones_own(tmp_path: Path) -> None:
     (features / "AwA2-labels.txt").write_text("\n".join(map(str, labels + 1)))
     (features / "AwA2-filenames.txt").write_text("\n".join(f"{i}.jpg" for i in range(40)))
     np.savetxt(features / "AwA2-features.txt", np.eye(3)[labels] @ random.random((3, 6)) + random.random((40, 6)) / 9)
-    study = AmtflShallow(tables=[], data=str(tmp_path), hidden=(1, 1, 1, 8))
+    study = AmtflShallow(tables=[], awa2=str(tmp_path), hidden=(1, 1, 1, 8))
     trials = study.trials(2, True)
     frame = pd.DataFrame([row for trial in trials for row in study.run(trial, Folder(tmp_path / "runs"))])
     assert set(frame["data"]) == {"AWA2"}

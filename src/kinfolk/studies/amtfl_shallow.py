@@ -14,6 +14,7 @@ from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
 from kinfolk.studies import shallow
 from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.classes import check_folder
 from kinfolk.studies.shallow import BACK, FORTH, HARD_TASKS, TEST, VALIDATION, Shallow
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
@@ -68,8 +69,8 @@ class AmtflShallow(Study):
     ----------
     tables
         Which of "School", "MNIST", "Synthetic".
-    data
-        The folder of AWA2's features (:func:`kinfolk.datasets.awa2`), for a further column; empty: none.
+    awa2
+        The folder of AWA2's features (:func:`kinfolk.datasets.awa2`), for a further column. None: without.
     kang
         Digits are the one published split of Kang, Grauman and Sha (2011), with other first weights for each seed.
     hidden
@@ -79,6 +80,11 @@ class AmtflShallow(Study):
         Empty: values near the least errors on validation rows, which differ from data set to data set.
     alphas
         Of :class:`~kinfolk.penalties.DeepAmtfl`.
+
+    Raises
+    ------
+    InputError
+        For a folder that is not there, or not AWA2's.
 
     References
     ----------
@@ -93,7 +99,7 @@ class AmtflShallow(Study):
         self,
         *,
         tables: Sequence[str] = TABLES,
-        data: str = "",
+        awa2: str | None = None,
         kang: bool = False,
         hidden: Sequence[int] = (12, 500, 12, 1000),
         rates: Sequence[float] = (),
@@ -101,16 +107,19 @@ class AmtflShallow(Study):
         alphas: Sequence[float] = (1.0, 0.1),
         gammas: Sequence[float] = (),
     ) -> None:
-        self.tables, self.data, self.kang, self.hidden = tuple(tables), data, kang, tuple(hidden)
+        self.tables, self.awa2, self.kang, self.hidden = tuple(tables), awa2, kang, tuple(hidden)
         self.rates, self.strengths = tuple(rates), tuple(strengths)
         self.alphas, self.gammas = tuple(alphas), tuple(gammas)
         if strange := set(tables) - set(TABLES):
             raise ValueError(f"`tables` must be of {', '.join(TABLES)}. Got {', '.join(sorted(strange))}.")
+        check_folder("awa2", awa2)
+        if not (self.tables or awa2):
+            raise ValueError("`tables` must have one at least where `awa2` is not given. Got none.")
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
         """A trial for each data set, arm and setting: all splits and learning rates side by side."""
         found = []
-        for name in (*self.tables, *(["AWA2"] if self.data else [])):
+        for name in (*self.tables, *(["AWA2"] if self.awa2 else [])):
             for arm in ARMS:
                 for setting in itertools.islice(self._settings(name, arm), 1 if quick else None):
                     said = ", ".join(f"{k} {v:g}" for k, v in setting.items())
@@ -155,7 +164,7 @@ class AmtflShallow(Study):
 
     def _made(self, trial: Trial) -> Shallow:
         asked = trial.arguments
-        return _made(asked["data"], asked["seeds"], asked["quick"], self.hidden, self.data, self.kang)
+        return _made(asked["data"], asked["seeds"], asked["quick"], self.hidden, self.awa2 or "", self.kang)
 
     def _training(self, trial: Trial, made: Shallow, updates: int) -> Training:
         tasks = tuple(range(len(made.problem.tasks)))
