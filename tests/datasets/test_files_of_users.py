@@ -96,6 +96,19 @@ def test_mtfl(tmp_path: Path) -> None:
     assert pictures.read(found.paths[:1], 2).shape == (1, 3, 2, 2)
 
 
+def test_a_part_of_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    half = image.new("RGB", (8, 8), (255, 0, 0))
+    half.paste((0, 0, 255), (4, 0, 8, 8))
+    half.save(path)
+    left, right, beyond = pictures.read([path] * 3, 4, [(0, 0, 4, 4), (4, 4, 8, 8), (4, 0, 12, 8)])
+    assert left.mean((1, 2)).tolist() == [255, 0, 0]
+    assert right.mean((1, 2)).tolist() == [0, 0, 255]
+    assert (beyond[2, :, 0].tolist(), beyond[:, :, 3].max()) == ([255] * 4, 0)  # black beside the picture
+    with pytest.raises(InputError, match=r"half.png cannot be read as a picture: .* Put the picture there again"):
+        pictures.read([path], 4, [(0, 0, 10**6, 10**6)])
+
+
 def test_a_folder_of_classes(tmp_path: Path) -> None:
     found = image_folder(classes(tmp_path))
     assert found.classes == ("cats", "dogs")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,23 @@ class Pictures:
         return read([self.paths[row] for row in rows], size)
 
 
-def read(paths: Iterable[Path], size: int) -> UInt8[np.ndarray, "picture 3 size size"]:
+Box = tuple[int, int, int, int]
+"""Left, upper, right and lower edge in pixels."""
+
+
+def read(
+    paths: Iterable[Path], size: int, boxes: Sequence[Box] | None = None
+) -> UInt8[np.ndarray, "picture 3 size size"]:
     """Pictures, scaled so that the shorter side has ``size`` pixels, and the middle square of that.
+
+    Parameters
+    ----------
+    paths
+        Of the files.
+    size
+        Pixels, across and down.
+    boxes
+        What is taken of each picture, black where it reaches beyond. None: all of it.
 
     Raises
     ------
@@ -51,12 +67,16 @@ def read(paths: Iterable[Path], size: int) -> UInt8[np.ndarray, "picture 3 size 
     except ImportError as error:
         raise InputError("Pictures are read by Pillow, not installed here: pip install kinfolk[images]") from error
     found = []
-    for path in paths:
+    for path, box in zip(paths, repeat(None) if boxes is None else boxes, strict=boxes is not None):
         try:
             with Image.open(path) as picture:
-                square = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+                taken = picture.convert("RGB").crop(box)  # no box: a copy
+                square = ImageOps.fit(taken, (size, size), Image.Resampling.BILINEAR)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}.") from error
+            raise InputError(
+                f"{path} cannot be read as a picture: {' '.join(str(error).split())}. "
+                "Put the picture there again, or take it out of the data set."
+            ) from error
         found.append(np.asarray(square, np.uint8).transpose(2, 0, 1))
     return np.stack(found) if found else np.zeros((0, 3, size, size), np.uint8)
 
