@@ -125,6 +125,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "halves",
         "weightings",
         "faces",
+        "photographs",
         "mechanism",
         "promoted",
         "amplification",

@@ -19,7 +19,9 @@ from kinfolk.data.tasks import Task
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
 from kinfolk.studies.base import Finding, Study, Trial, train
-from kinfolk.studies.faces import ATTRIBUTES, EYES, Faces, render
+from kinfolk.studies.classes import check_folder
+from kinfolk.studies.faces import EYES, Faces, Rendered, Source
+from kinfolk.studies.photographs import Photographs
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
 from kinfolk.training.schedule import Schedule
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 ALONE, RELATED, SHUFFLED, STOPPING = "alone", "related", "shuffled", "related, stopped by task"
 ARMS = (ALONE, RELATED, SHUFFLED, STOPPING)
 MAIN = Task("landmarks", "regression", outputs=10)
-STOP, TEST, BATCH = 200, 2000, 50
+STOP, BATCH = 200, 50
 ERROR, BEST = "error, last epoch", "error, best epoch"
 PAPER = "Zhang et al. 2014"
 
@@ -46,6 +48,10 @@ class AuxiliaryTasks(Study):
     their own. The controls are the attributes of other faces (shuffled), which have all but the relation, and the
     attributes without stopping.
 
+    Who has the photographs names their folder, and gets the same arms on them, with the paper's four attributes. They
+    come without the paper's boxes around faces, so a square is cut out around the landmarks and shifted by chance:
+    see :class:`~kinfolk.studies.photographs.Photographs`.
+
     Parameters
     ----------
     faces
@@ -56,13 +62,20 @@ class AuxiliaryTasks(Study):
         Of :class:`~kinfolk.balancing.TaskStopping`; the paper's are not known.
     epochs, rate, decay
         Of AdamW with a cosine.
+    photographs
+        The unpacked folder MTFL: see :func:`kinfolk.datasets.mtfl`. None: faces are rendered.
+
+    Raises
+    ------
+    InputError
+        For a folder that is not there, or not the one that is meant.
 
     References
     ----------
     Z. Zhang, P. Luo, C. C. Loy, X. Tang (2014). Facial landmark detection by deep multi-task learning. ECCV.
     """
 
-    title: ClassVar[str] = "Auxiliary tasks and their early stopping, on landmarks of rendered faces"
+    title: ClassVar[str] = "Auxiliary tasks and their early stopping, on landmarks of faces"
     paper: ClassVar[str] = (
         "Z. Zhang, P. Luo, C. C. Loy, X. Tang (2014). Facial landmark detection by deep multi-task learning. ECCV."
     )
@@ -77,13 +90,17 @@ class AuxiliaryTasks(Study):
         epochs: int = 100,
         rate: float | int = 0.003,
         decay: float | int = 0.01,
+        photographs: str | None = None,
     ) -> None:
         if faces < BATCH or epochs < 2:
             raise ValueError(f"`faces` must be at least {BATCH}, `epochs` at least 2. Got {faces} and {epochs}.")
         if not weight > 0:
             raise ValueError(f"`weight` must be positive. Got {weight}.")
         self.faces, self.weight, self.epsilon, self.k = faces, float(weight), float(epsilon), k
+        check_folder("photographs", photographs)
         self.epochs, self.rate, self.decay = epochs, float(rate), float(decay)
+        self.photographs = photographs
+        self._source: Source = Rendered() if photographs is None else Photographs(photographs)
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
         """An arm and a seed each: convolutions do not gain by being side by side on a CPU."""
@@ -95,8 +112,8 @@ class AuxiliaryTasks(Study):
         """Errors on other faces, and how many attributes were stopped."""
         training = self._training(trial, trial.arguments["epochs"])
         train(training, folder, "training")
-        test = render(TEST, seed=2**20)
-        given = _given(trial.arguments["faces"], trial.arguments["seed"])
+        test = _test(self._source)
+        given = _given(self._source, trial.arguments["faces"], trial.arguments["seed"])
         best = {  # the single replica as it was when its landmarks were best
             name: tensor.unflatten(0, (len(training.tasks), -1))[0]
             for name, tensor in training.stopping.snapshot(0).items()
@@ -119,11 +136,11 @@ class AuxiliaryTasks(Study):
 
     def _training(self, trial: Trial, epochs: int) -> Training:
         arm, seed, faces = (trial.arguments[name] for name in ("arm", "seed", "faces"))
-        given = _given(faces, seed)
+        given = _given(self._source, faces, seed)
         attributes = given.attributes
         if arm == SHUFFLED:
             attributes = np.random.default_rng([seed, 1]).permuted(attributes, axis=0)
-        tasks = [MAIN, *(Task(n, "multiclass", tuple(range(c)), main=False) for n, c in ATTRIBUTES.items())]
+        tasks = [MAIN, *(Task(n, "multiclass", tuple(range(c)), main=False) for n, c in self._source.classes.items())]
         mean, spread = _scale(given, faces)
         flat = (given.landmarks - mean).reshape(len(given.landmarks), -1) / spread
         labels = [flat, *attributes.T.astype(np.float64)]
@@ -137,7 +154,7 @@ class AuxiliaryTasks(Study):
     def _balancing(self, arm: str) -> Balancing:
         if arm == STOPPING:
             return TaskStopping(self.epsilon, self.k, weight=self.weight)
-        return Fixed(dict.fromkeys(ATTRIBUTES, self.weight)) if arm != ALONE else Fixed()
+        return Fixed(dict.fromkeys(self._source.classes, self.weight)) if arm != ALONE else Fixed()
 
     def findings(self, rows: pandas.DataFrame) -> list[Finding]:
         """What the paper says of the error with and without attributes, then all errors."""
@@ -157,7 +174,7 @@ class AuxiliaryTasks(Study):
         ]
         found += [Finding(f"{arm}, {m}", None, of(arm, m), "%", source="") for m in (ERROR, BEST) for arm in ARMS]
         stopped = of(STOPPING, "attributes stopped")
-        return [*found, Finding("attributes stopped, of 5", None, stopped)]
+        return [*found, Finding(f"attributes stopped, of {len(self._source.classes)}", None, stopped)]
 
     def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:
         """The error of each arm, a point per seed, at the last and the best epoch."""
@@ -176,17 +193,23 @@ class AuxiliaryTasks(Study):
     def remarks(self, rows: pandas.DataFrame) -> list[str]:
         """What was chosen."""
         return [
-            "Faces are rendered: the paper's numbers tell the direction alone.",
-            f"{self.faces} training faces, {STOP} that choose the best epoch and stop attributes, {TEST} test faces. "
-            f"Every attribute's loss weighs {self.weight:g}; neither this nor the learning rate was tuned.",
+            self._source.remark,
+            f"{self.faces} training faces, {STOP} that choose the best epoch and stop attributes, "
+            f"{self._source.tests} test faces. Every attribute's loss weighs {self.weight:g}; neither this nor the "
+            "learning rate was tuned.",
             "The error is the mean distance of the five points from where they are, over that between the eyes.",
         ]
 
 
 @cache
-def _given(faces: int, seed: int) -> Faces:
+def _given(source: Source, faces: int, seed: int) -> Faces:
     """Faces that train, then those that stop training."""
-    return render(faces + STOP, seed)
+    return source.training(faces + STOP, seed)
+
+
+@cache
+def _test(source: Source) -> Faces:
+    return source.test()
 
 
 def _trunk() -> FromModules:

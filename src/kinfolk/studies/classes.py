@@ -27,6 +27,7 @@ FOLDERS = {
     "awa2": ("the unpacked folder Animals_with_Attributes2", "Features/ResNet101/AwA2-features.txt"),
     "cub": ("the unpacked folder CUB_200_2011", "images.txt"),
     "folder": ("a folder with a folder of pictures for each class", ""),
+    "photographs": ("the unpacked folder MTFL", "training.txt"),
 }
 """What an option must name, and a file that is in it."""
 

@@ -1,8 +1,11 @@
-"""Rendered faces: five landmarks, and attributes that change where they are and how they look."""
+"""Faces with five landmarks and attributes, where they come from, and rendered ones."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,8 +14,8 @@ from scipy.special import expit
 SIDE = 40
 """Pixels of a picture, across and down."""
 
-ATTRIBUTES = {"pose": 5, "gender": 2, "glasses": 2, "smile": 2, "occlusion": 2}
-"""How many classes each has."""
+TEST = 2000
+"""Rendered faces that test."""
 
 EYES, NOSE, MOUTH = slice(0, 2), 2, slice(3, 5)
 WIDEST = 45.0  # degrees that a head is turned, at most
@@ -29,12 +32,48 @@ class Faces:
     landmarks
         x and y of both eyes, the nose and both corners of the mouth, in pictures' widths from the middle.
     attributes
-        Numbers of classes, in the order of :data:`ATTRIBUTES`.
+        Numbers of classes, in the order of their source.
     """
 
     pictures: Float[np.ndarray, "row 1 40 40"]
     landmarks: Float[np.ndarray, "row 5 2"]
-    attributes: Int[np.ndarray, "row 5"]
+    attributes: Int[np.ndarray, "row attribute"]
+
+
+class Source(ABC):
+    """Where faces come from; equal ones give equal faces."""
+
+    classes: ClassVar[Mapping[str, int]]
+    """The attributes, and how many classes each has."""
+    tests: ClassVar[str]
+    """How many faces test, in words."""
+    remark: ClassVar[str]
+    """What is to be known of the faces, in a sentence or two."""
+
+    @abstractmethod
+    def training(self, rows: int, seed: int) -> Faces:
+        """Faces that train or choose, others for each seed."""
+
+    @abstractmethod
+    def test(self) -> Faces:
+        """Faces that test, the same for all seeds."""
+
+
+@dataclass(frozen=True)
+class Rendered(Source):
+    """Faces that :func:`render` draws: attributes change where landmarks are and how they look."""
+
+    classes: ClassVar[Mapping[str, int]] = {"pose": 5, "gender": 2, "glasses": 2, "smile": 2, "occlusion": 2}
+    tests: ClassVar[str] = str(TEST)
+    remark: ClassVar[str] = "Faces are rendered: the paper's numbers tell the direction alone."
+
+    def training(self, rows: int, seed: int) -> Faces:
+        """New ones."""
+        return render(rows, seed)
+
+    def test(self) -> Faces:
+        """2,000."""
+        return render(TEST, seed=2**20)
 
 
 def render(rows: int, seed: int) -> Faces:
