@@ -121,6 +121,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "amtfl_table",
         "planted",
         "bodies",
+        "transfer_table",
         "evolving_table",
         "halves",
         "weightings",

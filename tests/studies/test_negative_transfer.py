@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kinfolk.studies import bodies, negative_transfer, running
+from kinfolk.studies import bodies, negative_transfer, running, transfer_table
 from kinfolk.studies.negative_transfer import NegativeTransfer
 from kinfolk.studies.planted import Covariances, Family, best_shared, family, labelled
 from kinfolk.studies.results import Result
@@ -151,14 +151,43 @@ def test_all_is_measured_and_told(result: Result) -> None:
     assert hurts.claim == "positive"
     assert len(hurts.values) == 2
     assert told["20 rows of task 1, 60 of task 4 as printed, shared against single-task, log10"].claim == ""
-    assert told["20 rows of task 1: task 2 helps from rows"].published is None
+    assert told["20 rows of task 1: task 2 helps from rows, shared"].published is None
+
+
+def test_the_optimum_has_the_signs_of_the_paper() -> None:
+    """With fewer rows than features: few rows of task 3 and 4 hurt, those of task 2 and many of all help."""
+    study = NegativeTransfer()
+    asked = {"part": "covariance", "target rows": 20, "draws": 4}
+    errors = {}
+    for arm, source, count in [("single-task, optimum", "none", 0)] + [
+        ("shared, optimum", source, count) for source in "234" for count in (60, 1200)
+    ]:
+        rows = [study._optimum({**asked, "arm": arm, "rows": count}, seed, source) for seed in range(2)]
+        errors[source, count] = np.mean([np.log10(row["value"]) for row in rows])
+    hurts = {key for key, value in errors.items() if value > errors["none", 0]}
+    assert hurts == {("3", 60), ("4", 60)}
+
+
+def test_the_optimum_is_a_minimum() -> None:
+    one = law(kappa=10)
+    parts = [one.rows("1", 40), one.rows("3", 60)]
+    best = best_shared(parts)
+
+    def loss(thetas: list[np.ndarray]) -> float:
+        return sum(float(np.square(x @ theta - y).sum()) for (x, y), theta in zip(parts, thetas, strict=True))
+
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        body = best[0] + 0.01 * np.linalg.norm(best[0]) * random.normal(size=30)
+        other = [body * float((x @ body) @ y / np.square(x @ body).sum()) for x, y in parts]
+        assert loss(other) >= loss(best)
 
 
 @pytest.mark.parametrize(
     ("mean", "rows"), [([0.1, 0.2, -0.1], 60), ([-0.1, 0.1, -0.1], 60), ([-1, -1, -1], 15), ([0, 0, 1], 120)]
 )
 def test_where_a_source_begins_to_help(mean: list[float], rows: int) -> None:
-    assert negative_transfer._crossing(pd.Series(mean, index=[15, 30, 60])) == rows
+    assert transfer_table._crossing(pd.Series(mean, index=[15, 30, 60])) == rows
 
 
 def test_bad_options() -> None:

@@ -118,6 +118,11 @@ class Covariances:
         return float(np.square(theta - self.thetas()[0]).sum())
 
 
+def least_squares(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Theta of least squares; the shortest one where rows are fewer than features."""
+    return np.linalg.lstsq(inputs, labels, rcond=None)[0]
+
+
 def best_shared(parts: list[tuple[np.ndarray, np.ndarray]], updates: int = 20_000) -> list[np.ndarray]:
     """Thetas of the best linear body of width 1: the sum over rows of squared errors, minimised over body and heads.
 
@@ -135,7 +140,7 @@ def best_shared(parts: list[tuple[np.ndarray, np.ndarray]], updates: int = 20_00
             gradient -= 2 * head * (cross - head * (gram @ b))
         return value, gradient
 
-    starts = [np.linalg.lstsq(x, y, rcond=None)[0] for x, y in parts]
+    starts = [least_squares(x, y) for x, y in parts]
     found = [
         minimize(loss, b, jac=True, method="L-BFGS-B", options={"maxiter": updates, "ftol": 1e-15}) for b in starts
     ]
