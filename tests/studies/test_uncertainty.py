@@ -71,7 +71,7 @@ def frame(values: dict[tuple[int, float], tuple[float, float]]) -> pd.DataFrame:
     for (point, rate), both in values.items():
         for measure, value in zip(("validation", "test"), both, strict=True):
             for task in ("far", "class"):
-                told = {"tasks": 2, "arm": GRID, "point": point, "rate": rate, "seed": 0, "task": task}
+                told = {"tasks": 2, "arm": GRID, "point": point, "rate": rate, "speed": 1.0, "seed": 0, "task": task}
                 rows.append({**told, "measure": measure, "value": value, "log10 weight of far": -1.0 * point})
     return pd.DataFrame(rows)
 
@@ -98,8 +98,8 @@ def test_a_grid_of_weights_is_one_stack() -> None:
 
 @pytest.mark.parametrize(("arm", "start"), [(LEARNED, 0.0), *STARTS.items()])
 def test_log_variances_start_where_the_arm_says(arm: str, start: float) -> None:
-    study = UncertaintyWeights(speed=2)
-    (trial,) = [t for t in study.trials(2, True) if t.name == f"3 tasks, {arm}"]
+    study = UncertaintyWeights(speeds=[2])
+    (trial,) = [t for t in study.trials(2, True) if t.name == f"3 tasks, {arm}, speed 2"]
     balancing = study._training(trial.arguments, (0, 1, 2)).network.balancing
     assert isinstance(balancing, Uncertainty)
     assert balancing.rates() == {"log_variance": 2.0}
@@ -118,7 +118,7 @@ def test_refuses() -> None:
     with pytest.raises(ValueError, match="`optimizer` must be one of sgd, adam"):
         UncertaintyWeights(optimizer="rmsprop")
     with pytest.raises(ValueError, match="must be positive"):
-        UncertaintyWeights(speed=0)
+        UncertaintyWeights(speeds=[1, 0])
 
 
 def test_quick(quick: Callable[[str], Result]) -> None:

@@ -89,10 +89,9 @@ class Overfitting(Experiment):
             Finding(f"test - training error, N = {count}", None, tuple(gap), source=source)
             for count, gap in zip(counts, gaps, strict=True)
         ]
-        steps = zip(counts, counts[1:], gaps, gaps[1:], strict=False)
         return lines + [
-            Finding(f"gap, N = {more} - N = {few}", None, tuple(b - a), "", "negative", source)
-            for few, more, a, b in steps
+            Finding(f"gap, N = {count} - N = 1", None, tuple(gap - gaps[0]), "", "negative", source)
+            for count, gap in zip(counts[1:], gaps[1:], strict=True)
         ]
 
     def draw(self, rows: pandas.DataFrame, axes: Axes) -> None:

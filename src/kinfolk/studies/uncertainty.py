@@ -55,7 +55,8 @@ class UncertaintyWeights(Study):
 
     An error is the loss on test rows in percent of that of a constant prediction (mean, or shares of classes), and the
     mean over tasks is what weightings are judged by. The learning rate of every arm and the best point of the grid are
-    chosen for each seed on rows that are neither trained nor tested on; a single-task network has a rate of its own.
+    chosen for each seed on rows that are neither trained nor tested on; a single-task network has a rate of its own,
+    and learned weights have one for the log variances too.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ class UncertaintyWeights(Study):
         Scales of the regressions.
     optimizer
         "sgd", with a Nesterov momentum of 0.9, or "adam". Learning rates fall to 0 along a cosine.
-    speed
-        Learning rate of the log variances v as a multiple of the network's. 1: they are trained as all else.
+    speeds
+        Learning rates of the log variances v as multiples of the network's; the best for each seed is chosen with it.
     updates
         Of each training.
 
@@ -85,20 +86,21 @@ class UncertaintyWeights(Study):
         far: float | int = 20,
         near: float | int = 0.1,
         optimizer: str = "sgd",
-        speed: float | int = 1,
+        speeds: Sequence[float | int] = (1, 10, 100),
         updates: int = 2000,
     ) -> None:
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}. Got {optimizer!r}.")
-        if not (far > 0 and near > 0 and speed > 0) or updates < 1:
+        if not (far > 0 and near > 0 and speeds and min(speeds) > 0) or updates < 1:
             raise ValueError(
-                "`far`, `near` and `speed` must be positive and `updates` at least 1. "
-                f"Got {far}, {near}, {speed} and {updates}."
+                "`far`, `near` and all `speeds` must be positive, `updates` at least 1. "
+                f"Got {far}, {near}, {tuple(speeds)} and {updates}."
             )
-        self.far, self.near, self.optimizer, self.speed, self.updates = far, near, optimizer, speed, updates
+        self.far, self.near, self.optimizer, self.updates = far, near, optimizer, updates
+        self.speeds = tuple(float(speed) for speed in speeds)
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
-        """An arm with all its seeds and learning rates side by side; the whole grid is one."""
+        """An arm with all its seeds and learning rates side by side; the whole grid is one, and so is each speed."""
         same = {
             "seeds": seeds,
             "updates": min(QUICK_UPDATES, self.updates) if quick else self.updates,
@@ -108,7 +110,11 @@ class UncertaintyWeights(Study):
         made = []
         for tasks, arm in product(TASKS, (GRID, LEARNED, PLAIN, *STARTS, SINGLE)):
             grid = (QUICK_GRIDS if quick else GRIDS)[tasks] if arm == GRID else [[]]
-            made.append(Trial(f"{tasks} tasks, {arm}", {"tasks": tasks, "arm": arm, "grid": grid, **same}))
+            asked = {"tasks": tasks, "arm": arm, "grid": grid, **same}
+            if arm in (GRID, SINGLE):
+                made.append(Trial(f"{tasks} tasks, {arm}", asked))
+            else:
+                made += [Trial(f"{tasks} tasks, {arm}, speed {v:g}", {**asked, "speed": v}) for v in self.speeds]
         return made
 
     def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
@@ -151,7 +157,7 @@ class UncertaintyWeights(Study):
             left = iter(points)
             return lambda: Fixed(_shares(names, next(left)))
         form = "plain" if asked["arm"] == PLAIN else "kendall"
-        return lambda: Uncertainty(STARTS.get(asked["arm"], 0.0), form, float(self.speed))
+        return lambda: Uncertainty(STARTS.get(asked["arm"], 0.0), form, asked["speed"])
 
     def findings(self, rows: pandas.DataFrame) -> list[Finding]:
         """What the paper says, for two and for three tasks; then the errors."""
@@ -173,7 +179,8 @@ class UncertaintyWeights(Study):
         return [
             "Errors are losses on test rows in percent of the loss of a constant prediction; the mean is over tasks.",
             f"Scales are {self.far:g} (far) and {self.near:g} (near). Optimiser: {self.optimizer}; the learning rate "
-            "of every arm and the best weights of the grid are chosen on rows of their own.",
+            "of every arm, the best weights of the grid and the speed of the log variances "
+            f"({', '.join(f'{speed:g}' for speed in self.speeds)}) are chosen on rows of their own.",
             "Reaching the grid's best is judged with a margin: a tenth of what equal weights lose against it.",
             "The published numbers are of images of Cityscapes with a ResNet-101 encoder, which is not trained here.",
         ]
@@ -213,6 +220,7 @@ def _measured(training: Training, asked: Mapping[str, Any], columns: tuple[int, 
     for number, (seed, point, rate) in enumerate(settings):
         at = asked["grid"].index(point)
         told = {"tasks": asked["tasks"], "arm": asked["arm"], "seed": seed, "rate": rate, "point": at}
+        told["speed"] = asked.get("speed", 1.0)
         told |= {f"log10 weight of {TASKS[asked['tasks']][j].name}": power for j, power in enumerate(point)}
         for (name, values), (t, task) in product(measured.items(), enumerate(training.tasks)):
             value = float(values[numbers.index(number), t]) if number in numbers else float("nan")

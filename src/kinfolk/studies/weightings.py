@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,12 +99,13 @@ def _constant(task: Task, labels: Tensor) -> Tensor:
 
 
 class Errors:
-    """What was measured with one number of tasks, for each arm at the learning rate that is best on validation rows.
+    """What was measured with one number of tasks, for each arm at the learning rates that are best on validation rows.
 
     Parameters
     ----------
     rows
-        Those of all trials, with ``tasks``, ``arm``, ``point``, ``rate``, ``seed``, ``task``, ``measure``, ``value``.
+        Those of all trials, with ``tasks``, ``arm``, ``point``, ``rate``, ``speed``, ``seed``, ``task``, ``measure``,
+        ``value``.
     tasks
         Which of them.
     """
@@ -138,9 +140,9 @@ class Errors:
         return [tuple(point) for point in mine[powers].to_numpy().tolist()]
 
     def _every(self, arm: str, measure: str) -> Array:
-        """``[point, seed, rate, task]``, NaN where a training failed."""
+        """``[point, seed, rate and speed, task]``, NaN where a training failed."""
         mine = self._rows[(self._rows["arm"] == arm) & (self._rows["measure"] == measure)]
-        points, rates = range(int(mine["point"].max()) + 1), sorted(mine["rate"].unique())
-        index = [(p, s, r) for p in points for s in self.seeds for r in rates]
-        table = mine.pivot(index=["point", "seed", "rate"], columns="task", values="value").reindex(index)[self.names]
-        return table.to_numpy().reshape(len(points), len(self.seeds), len(rates), -1)
+        keys = ["point", "seed", "rate", "speed"]
+        axes = [range(int(mine["point"].max()) + 1), self.seeds, *(sorted(mine[key].unique()) for key in keys[2:])]
+        table = mine.pivot(index=keys, columns="task", values="value").reindex(list(product(*axes)))[self.names]
+        return table.to_numpy().reshape(len(axes[0]), len(self.seeds), -1, len(self.names))
