@@ -84,6 +84,7 @@ def test_options(kinfolk_: Command):
         (["study", "toy-study", "--set", "shift=a-b"], "'a-b' is no value"),
         (["study", "toy-study", "--set", "shift=word"], "`shift` of 'toy_study' must be float. Got word"),
         (["study", "toy-study", "--set", "shift=1", "--set", "shift=2"], "--set gives 'shift' twice"),
+        (["study", "amtfl-deep", "--set", "awa2=/no/such-place"], "Got '/no/such-place', and there is no file"),
         (["study", "toy-study", "--seeds", "0"], "--seeds must be at least 1. Got 0"),
         (["study", "toy-study", "--workers", "many"], "--workers must be a number of at least 1, or 'ray'. Got 'many'"),
         (["study", "toy-study", "--set", "fails=True", *map(str, ALONE)], "There are no data."),

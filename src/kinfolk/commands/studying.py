@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +49,6 @@ def _make(name: str, given: list[str]) -> Study:
     """The study of this name with these options."""
     from kinfolk.catalogue import STUDIES, Term, options
     from kinfolk.exceptions import unknown
-    from kinfolk.terms import read
 
     names = {_dashed(known): known for known in STUDIES.names()}
     if _dashed(name) not in names:
@@ -64,8 +65,17 @@ def _make(name: str, given: list[str]) -> Study:
             raise InputError(f"{unknown('option', option, open_)}{_options(name, open_)}")
         if option in arguments:
             raise InputError(f"--set gives '{option}' twice.")
-        arguments[option] = read(value)
+        arguments[option] = _value(STUDIES.get(known), option, value)
     return STUDIES.make(Term(known, tuple(arguments.items())))
+
+
+def _value(study: Callable[..., Any], option: str, text: str) -> Any:
+    """A literal or a bare word; for an option that is a text whatever stands there, such as a path."""
+    from kinfolk.terms import read
+
+    annotation = str(inspect.signature(study).parameters[option].annotation)
+    literal = text.strip() == "None" or text.strip()[:1] in ("'", '"')
+    return text if annotation.startswith("str") and not literal else read(text)
 
 
 def _options(name: str, known: list[str]) -> str:
