@@ -114,7 +114,10 @@ class UncertaintyWeights(Study):
             if arm in (GRID, SINGLE):
                 made.append(Trial(f"{tasks} tasks, {arm}", asked))
             else:
-                made += [Trial(f"{tasks} tasks, {arm}, speed {v:g}", {**asked, "speed": v}) for v in self.speeds]
+                made += [
+                    Trial(f"{tasks} tasks, {arm}, speed {v:g}", {**asked, "speed": v})
+                    for v in self.speeds[: 2 if quick else None]
+                ]
         return made
 
     def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
