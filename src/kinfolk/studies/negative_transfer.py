@@ -250,7 +250,7 @@ class NegativeTransfer(Study):
             f"{', '.join(map(str, GRID))}, if it also helps with more; twice the last means that it "
             "never does.",
             "The source that is called 4 as printed has the law of task 2: a normal matrix times a rotation is normal.",
-            f"Optimum: least squares over body and heads, without noise of training; each seed is {DRAWS} draws. With "
+            f"Optimum: least squares over body and heads; each seed is {DRAWS} draws, in the quick form two. With "
             "alignment it is that of single-task.",
             "Widths that are called best have the lowest mean error over seeds on fresh rows. Nothing else was chosen.",
         ]
