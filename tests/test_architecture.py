@@ -122,6 +122,7 @@ ORDER: dict[str, tuple[str, ...] | None] = {
         "planted",
         "bodies",
         "transfer_table",
+        "split_table",
         "evolving_table",
         "halves",
         "weightings",

@@ -13,7 +13,7 @@ from kinfolk.penalties import DeepAmtfl
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
 from kinfolk.studies import shallow
-from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.base import Finding, Study, Trial, finite, train
 from kinfolk.studies.classes import check_folder
 from kinfolk.studies.shallow import BACK, FORTH, HARD_TASKS, TEST, VALIDATION, Shallow
 from kinfolk.training.loop import Training
@@ -263,7 +263,7 @@ def _table(best: pandas.DataFrame, name: str, measure: str) -> pandas.DataFrame:
 
 def _of(errors: pandas.DataFrame, arm: str, other: str | None = None) -> tuple[float, ...]:
     values = errors[arm] if other is None else errors[arm] - errors[other]
-    return tuple(values.dropna().tolist())
+    return finite(values)
 
 
 def _difference(name: str, one: str, other: str, errors: pandas.DataFrame, unit: str) -> Finding:

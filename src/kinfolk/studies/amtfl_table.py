@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from kinfolk.studies.base import Finding
+from kinfolk.studies.base import Finding, finite
 from kinfolk.studies.classes import AWA2, CUB, FOLDER, MNIST
 
 if TYPE_CHECKING:
@@ -131,4 +131,4 @@ def _means(rows: Any, by: str) -> dict[Any, float]:
 def _of(errors: Any, arm: str, other: str | None = None) -> tuple[float, ...]:
     """One number per seed, less those of the other arm; seeds that are not there for both are left out."""
     values = errors[arm] if other is None else errors[arm] - errors[other]
-    return tuple(values.dropna().tolist())
+    return finite(values)

@@ -18,7 +18,7 @@ from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.base import Finding, Study, Trial, finite, train
 from kinfolk.studies.classes import check_folder
 from kinfolk.studies.faces import EYES, Faces, Rendered, Source
 from kinfolk.studies.photographs import Photographs
@@ -241,4 +241,4 @@ def _error(training: Training, state: dict[str, Tensor], test: Faces, scale: tup
 
 
 def _of(table: Any, arm: str, measure: str) -> tuple[float, ...]:
-    return tuple(table[arm][measure].dropna().astype(float).tolist())
+    return finite(table[arm][measure])

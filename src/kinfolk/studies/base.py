@@ -171,6 +171,15 @@ class Study(ABC):
         return []
 
 
+def finite(values: Any) -> tuple[float, ...]:
+    """What a finding is made of: the numbers of a series, without those that are missing.
+
+    >>> finite([0.5, math.nan, 2])
+    (0.5, 2.0)
+    """
+    return tuple(float(value) for value in values if np.isfinite(value))
+
+
 def train(training: Training, folder: Folder, name: str) -> None:
     """Trains to the end, from the checkpoint `name` in `folder` if there is one.
 

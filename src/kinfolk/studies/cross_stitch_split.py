@@ -20,7 +20,23 @@ from kinfolk.datasets.base import Images
 from kinfolk.runs import Folder
 from kinfolk.sharing import CrossStitch, Hard, Nddr
 from kinfolk.sharing.base import Sharing
+from kinfolk.studies import split_table
 from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.split_table import (
+    ARMS,
+    DIGIT,
+    ENSEMBLE,
+    FREQUENT,
+    GARMENT,
+    NDDR,
+    ONE,
+    RARE,
+    SCRATCH,
+    SHARED,
+    SPLITS,
+    STITCH,
+    WIDE,
+)
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
 from kinfolk.training.schedule import Schedule
@@ -30,14 +46,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-DIGIT, GARMENT, RARE, FREQUENT = "digit", "garment", "rare classes", "frequent classes"
-ONE, ENSEMBLE, SHARED, WIDE = "one-task", "ensemble of two", "all shared", "all shared, as many parameters"
-STITCH, SCRATCH, NDDR = "cross-stitch", "cross-stitch, all at once", "NDDR"
-STAGES = 4  # units stand after each of them: after pooling and the dense layer, as in the paper
-SPLITS = tuple(f"split after {i}" for i in range(1, STAGES))
-ARMS = (ONE, *SPLITS, SHARED, WIDE, STITCH, SCRATCH, NDDR)
 CHANNELS, HIDDEN, BATCH, STOP, TEST = (8, 16, 32), 64, 64, 300, 5000
-PAPER = "Misra et al. 2016"
 
 
 @dataclass(frozen=True)
@@ -233,52 +242,11 @@ class CrossStitchSplit(Study):
 
     def findings(self, rows: pandas.DataFrame) -> list[Finding]:
         """What the paper says of the order, then all errors."""
-        table: Any = rows.pivot(index="seed", columns=["arm", "measure"], values="value").sort_index()
-        both = {arm: (table[arm][DIGIT] + table[arm][GARMENT]) / 2 for arm in (*ARMS, ENSEMBLE)}
-        best = _best(both)
-        gain = table[STITCH] - table[ONE]
-        told = "mean error of both tasks"
-        found = [
-            _difference(f"{STITCH} against the best split ({best}), {told}", both[STITCH] - both[best], "negative",
-                        "mIoU 19.3 / 19.2, attributes 63.0 / 61.0"),
-            _difference(f"best split ({best}) against {SHARED}, {told}", both[best] - both[SHARED], "negative",
-                        "mIoU 19.2 / 16.6, attributes 61.0 / 54.1"),
-            _difference(f"{SHARED} against {ONE}, {told}", both[SHARED] - both[ONE], "positive",
-                        "mIoU 16.6 / 18.4, attributes 54.1 / 60.9"),
-            *(_difference(f"{STITCH} against {ONE}, {name}", gain[name], "negative",
-                          "mIoU 19.3 / 18.4, detection 45.2 / 44.9, attributes 63.0 / 60.9")
-              for name in (DIGIT, GARMENT)),
-            _difference(f"{STITCH} against {ONE}, {RARE}", gain[RARE], "negative", "+4.6 mAP on the 10 rarest"),
-            _difference(f"{STITCH} against {ONE}, {RARE} less {FREQUENT}", gain[RARE] - gain[FREQUENT], "negative",
-                        "gains lie in starved classes"),
-            _difference(f"{STITCH} against {ENSEMBLE}, {told}", both[STITCH] - both[ENSEMBLE], "negative",
-                        "mIoU 19.3 / 18.9, attributes 63.0 / 61.1; but detection 45.2 / 46.1"),
-            _difference(f"{STITCH} against {SCRATCH}, {told}", both[STITCH] - both[SCRATCH], "negative",
-                        "from one-task networks 19.3, from ImageNet's 17.7 mIoU"),
-            Finding(f"{NDDR} against {STITCH}, {told}", None, _values(both[NDDR] - both[STITCH]), "points", "negative",
-                    "Gao et al. 2019: mIoU 36.2 / 34.8"),
-            _difference(f"{STITCH} against {WIDE}, {told}", both[STITCH] - both[WIDE]),
-        ]  # fmt: skip
-        measures = (DIGIT, GARMENT, RARE, FREQUENT)
-        return found + [
-            Finding(f"{arm}, error, {name}", None, _values(table[arm][name]), "%")
-            for arm in (ONE, ENSEMBLE, *ARMS[1:])
-            for name in measures
-        ]
+        return split_table.findings(rows)
 
     def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:
         """Errors by the stage after which the trunk splits; lines are the arms that do not split."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 6.4), layout="constrained")
-        means: Any = rows.pivot_table("value", "measure", "arm")
-        for axes, name in zip(figure.subplots(2, 2).flat, (DIGIT, GARMENT, RARE, FREQUENT), strict=True):
-            axes.plot(range(STAGES + 1), list(means.loc[name, [ONE, *SPLITS, SHARED]]), marker="o", color="grey")
-            for i, arm in enumerate((STITCH, NDDR, ENSEMBLE)):
-                axes.axhline(means.loc[name, arm], color=f"C{i}", label=arm)
-            axes.set(title=name, xlabel="shared stages", ylabel="test error, %", xticks=range(STAGES + 1))
-        figure.axes[0].legend(frameon=False)
-        return figure
+        return split_table.draw(rows)
 
     def remarks(self, rows: pandas.DataFrame) -> list[str]:
         """What was chosen."""
@@ -305,16 +273,3 @@ def _shares(training: Training, inputs: np.ndarray) -> list[Tensor]:
     x = torch.from_numpy(inputs).to(training.problem.inputs)
     parts = [model(rows.expand(networks, *rows.shape)).tasks for rows in x.split(500)]
     return [torch.cat(list(of_task), 1).softmax(-1) for of_task in zip(*parts, strict=True)]
-
-
-def _best(both: dict[str, Any]) -> str:
-    """The split with the lowest mean."""
-    return min(SPLITS, key=lambda arm: float(both[arm].mean()))
-
-
-def _values(series: Any) -> tuple[float, ...]:
-    return tuple(series.dropna().astype(float).tolist())
-
-
-def _difference(what: str, series: Any, claim: str = "", said: str = "") -> Finding:
-    return Finding(what, None, _values(series), "points", claim, f"{PAPER}: {said}" if said else "")

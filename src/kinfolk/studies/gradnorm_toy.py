@@ -19,7 +19,7 @@ from kinfolk.data.tasks import Task
 from kinfolk.drawing import BLUE, GREY, RED, style
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.base import Finding, Study, Trial, finite, train
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
 from kinfolk.training.schedule import Schedule
@@ -281,12 +281,8 @@ def _findings(rows: pandas.DataFrame, tasks: int) -> list[Finding]:
         found[4] = ("log10 of gradnorm's weight for s = 100 minus that for s = 1", large - small, "negative")
     found += [(f"sum of normalised losses at the end, {arm}", end[arm], "") for arm in COLOURS]
     return [
-        Finding(f"{tasks} tasks: {w}", None, _values(v), "", claim, SOURCE if claim else "") for w, v, claim in found
+        Finding(f"{tasks} tasks: {w}", None, finite(v), "", claim, SOURCE if claim else "") for w, v, claim in found
     ]
-
-
-def _values(numbers: Array) -> tuple[float, ...]:
-    return tuple(float(number) for number in numbers if np.isfinite(number))
 
 
 def _orders(weights: Array, scales: Array) -> Array:

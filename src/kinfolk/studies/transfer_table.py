@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinfolk.studies.base import Finding
+from kinfolk.studies.base import Finding, finite
 from kinfolk.studies.planted import SOURCES
 
 if TYPE_CHECKING:
@@ -49,10 +49,6 @@ def draw(rows: Any) -> matplotlib.figure.Figure:
     return figure
 
 
-def _values(series: Any) -> tuple[float, ...]:
-    return tuple(series.dropna().astype(float).tolist())
-
-
 def _of_capacity(rows: Any) -> list[Finding]:
     found = []
     for body, alone in ALONE.items():
@@ -62,20 +58,18 @@ def _of_capacity(rows: Any) -> list[Finding]:
         width, best = single.mean().idxmin(), shared.loc[:, 2 : TASKS - 1].mean().idxmin()
         against = shared.sub(single[width], axis=0)
         what = f"{body} body of width {{}} against single-task, {EXCESS}".format
-        found.append(Finding(what("1 (too narrow)"), None, _values(against[1]), "", "positive", f"{PAPER}, section 2"))
+        found.append(Finding(what("1 (too narrow)"), None, finite(against[1]), "", "positive", f"{PAPER}, section 2"))
         found.append(
-            Finding(
-                what(f"{best} (best below 10)"), None, _values(against[best]), "", "negative", f"{PAPER}, section 2"
-            )
+            Finding(what(f"{best} (best below 10)"), None, finite(against[best]), "", "negative", f"{PAPER}, section 2")
         )
         for wide in [w for w in shared if w >= TASKS]:
             # Proposition 1: the same solution. Equal to four digits: training ends near it, not at it.
-            told = (0.0, _values(against[wide].round(4))) if body == "linear" else (None, _values(against[wide]))
+            told = (0.0, finite(against[wide].round(4))) if body == "linear" else (None, finite(against[wide]))
             found.append(Finding(what(wide), *told, source=f"{PAPER}, section 2" if body == "linear" else ""))
         if len(alone) > 1:
             fewer = shared.idxmin(axis=1) - TASKS * single.idxmin(axis=1)
             what = f"{body}: best shared width less the sum of best single-task widths"
-            found.append(Finding(what, None, _values(fewer), "", "negative", f"{PAPER}: 100 against 1205, LSTM"))
+            found.append(Finding(what, None, finite(fewer), "", "negative", f"{PAPER}: 100 against 1205, LSTM"))
     return found
 
 
@@ -99,7 +93,7 @@ def _of_covariance(rows: Any) -> Iterator[Finding]:
                     if count in ratios:
                         what = f"{target} rows of task 1, {count} of task {source}, {arm} against single-task, log10"
                         said = f"{PAPER}, figure 3" * bool(claim)
-                        yield Finding(what, None, _values(ratios[count]), "", claim, said)
+                        yield Finding(what, None, finite(ratios[count]), "", claim, said)
                 what = f"{target} rows of task 1: task {source} helps from rows, {arm}"
                 yield Finding(what, None, (_crossing(ratios.mean()),))
 
@@ -113,8 +107,8 @@ def _of_alignment(rows: Any) -> Iterator[Finding]:
                 aligned = _against_single(rows, target, arm, source)[FEW]
                 claim = ("negative", f"{PAPER}, section 3") if source != "2" else ("", "")
                 what = f"{target} rows of task 1, {FEW} of task {source}, {arm}"
-                yield Finding(f"{what} against {SHARED}, log10", None, _values(aligned - shared), "", *claim)
-                yield Finding(f"{what} against single-task, log10", None, _values(aligned))
+                yield Finding(f"{what} against {SHARED}, log10", None, finite(aligned - shared), "", *claim)
+                yield Finding(f"{what} against single-task, log10", None, finite(aligned))
 
 
 def _crossing(mean: Any) -> float:
@@ -130,10 +124,10 @@ def _of_noise(rows: Any) -> list[Finding]:
     more = "+2.4 points, ChestX-ray14"
     what = f"label noise: {REWEIGHTED} against {EQUAL}, {{}}, {AREA}".format
     return [
-        Finding(what("both tasks"), None, _values(gain.mean(axis=1)), "points", "positive", f"{PAPER}: {more}"),
-        *(Finding(what(f"{task} task"), None, _values(gain[task]), "points") for task in ("clean", "noisy")),
+        Finding(what("both tasks"), None, finite(gain.mean(axis=1)), "points", "positive", f"{PAPER}: {more}"),
+        *(Finding(what(f"{task} task"), None, finite(gain[task]), "points") for task in ("clean", "noisy")),
         Finding(
             f"label noise: {EQUAL} against single-task, both tasks, {AREA}",
-            None, _values((table[EQUAL] - table[SINGLE]).mean(axis=1)), "points",
+            None, finite((table[EQUAL] - table[SINGLE]).mean(axis=1)), "points",
         ),
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from kinfolk.balancing.base import Balancing
 from kinfolk.drawing import BLUE, GREEN, GREY, INK, RED, style
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.base import Finding, Study, Trial, finite, train
 from kinfolk.studies.weightings import TASKS, Array, Errors, places, problem, relative
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
@@ -252,13 +252,9 @@ def _findings(errors: Errors, tasks: int) -> list[Finding]:
     told = [arm for arm in arms if arm not in (PLAIN, *STARTS)]
     shown = [(f"{name} of {arm}", arms[arm][:, t]) for arm in told for t, name in enumerate(errors.names)]
     return [
-        *(Finding(f"{tasks} tasks, mean error: {w}", None, _finite(v), "points", c, s) for w, v, c, s in found),
-        *(Finding(f"{tasks} tasks, error: {w}", None, _finite(v), "%") for w, v in shown),
+        *(Finding(f"{tasks} tasks, mean error: {w}", None, finite(v), "points", c, s) for w, v, c, s in found),
+        *(Finding(f"{tasks} tasks, error: {w}", None, finite(v), "%") for w, v in shown),
     ]
-
-
-def _finite(numbers: Array) -> tuple[float, ...]:
-    return tuple(float(number) for number in numbers if np.isfinite(number))
 
 
 def _learned(errors: Errors) -> Array:
