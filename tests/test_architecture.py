@@ -28,6 +28,8 @@ ORDER: dict[str, tuple[str, ...] | None] = {
     "distributed": None,
     "quantities": None,
     "terms": None,
+    "signatures": None,
+    "docstrings": None,
     "catalogue": None,
     "processes": None,
     "teams": None,

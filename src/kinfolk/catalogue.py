@@ -10,13 +10,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
-import re
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kinfolk import docstrings, signatures
 from kinfolk.exceptions import InputError, unknown
 from kinfolk.terms import Term as Term
 from kinfolk.terms import parse as parse
@@ -92,7 +90,7 @@ class Catalogue:
             For an unknown name, an unknown, missing or wrong argument.
         """
         method = self.get(term.name)
-        _check(method, term)
+        signatures.check(method, term)
         try:
             return method(**dict(term.arguments))
         except (ValueError, TypeError) as error:
@@ -143,15 +141,6 @@ def find(name: str) -> tuple[str, Callable[..., Any]]:
     raise unknown("method", name, known)
 
 
-def options(method: Callable[..., Any]) -> list[str]:
-    """The names of a method's hyper-parameters.
-
-    >>> options(Catalogue)
-    ['title', 'package']
-    """
-    return list(_parameters(method))
-
-
 def text_of(method: object) -> str:
     """A method's text, with the arguments that differ from the defaults.
 
@@ -164,7 +153,7 @@ def text_of(method: object) -> str:
         When such an attribute is missing, or is nothing that can be written, as a user's own module.
     """
     kind = type(method)
-    parameters = _parameters(kind)
+    parameters = signatures.parameters(kind)
     # A constructor may keep another form of its default, such as {} for None, so look at what it keeps.
     can = all(parameter.default is not parameter.empty for parameter in parameters.values())
     usual = kind() if can else None
@@ -193,65 +182,12 @@ def _name_of(method: Any) -> str:
     return method.__module__.rpartition(".")[2]
 
 
-def _parameters(method: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found = inspect.signature(method).parameters
-    return {name: parameter for name, parameter in found.items() if parameter.kind not in variable}
-
-
-# ---- arguments against signatures
-
-
-def _check(method: Callable[..., Any], term: Term) -> None:
-    """Raise InputError for an argument that is unknown, missing or of a wrong type."""
-    parameters = _parameters(method)
-    types_of = _types(method)
-    for name, value in term.arguments:
-        if name not in parameters:
-            if not parameters:
-                raise InputError(f"'{term.name}' takes no arguments. Got '{name}'.")
-            raise unknown(f"argument of '{term.name}'", name, parameters)
-        if not _fits(value, types_of.get(name, Any)):
-            wanted = str(parameters[name].annotation).replace("|", "or").replace("bool", "True or False")
-            raise InputError(f"`{name}` of '{term.name}' must be {wanted}. Got {write(value)}.")
-    given = dict(term.arguments)
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in given:
-            raise InputError(f"'{term.name}' needs the argument `{name}`, as in {term.name}({name}=...).")
-
-
-def _types(method: Callable[..., Any]) -> dict[str, Any]:
-    function = method.__init__ if isinstance(method, type) else method
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError):  # annotations that only a type checker imports: then the constructor judges alone
-        return {}
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether `value` is of a type; True for types that no text can be told to be of."""
-    origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is typing.Literal:
-        return value in inner
-    if wanted in (int, float):
-        return isinstance(value, (int, wanted)) and not isinstance(value, bool)
-    if wanted in (bool, str, type(None)):
-        return isinstance(value, wanted)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, dict)
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        return isinstance(value, list | tuple) and all(_fits(item, inner[0]) for item in value if inner)
-    return True
-
-
 # ---- documentation
 
 
 def _describe(name: str, title: str, method: Callable[..., Any]) -> Method:
-    sections = _sections(inspect.cleandoc(method.__doc__ or ""))
-    said = _definitions(sections.get("Parameters", []))
+    sections = docstrings.sections(inspect.cleandoc(method.__doc__ or ""))
+    said = docstrings.definitions(sections.get("Parameters", []))
     parameters = tuple(
         Parameter(
             parameter.name,
@@ -259,11 +195,12 @@ def _describe(name: str, title: str, method: Callable[..., Any]) -> Method:
             "" if parameter.annotation is parameter.empty else str(parameter.annotation),
             said.get(parameter.name, ""),
         )
-        for parameter in _parameters(method).values()
+        for parameter in signatures.parameters(method).values()
     )
     listed = ", ".join(p.name if p.default is None else f"{p.name}={p.default}" for p in parameters)
     summary = " ".join(itertools.takewhile(bool, sections[""]))
-    return Method(name, title, summary, _first_reference(sections), parameters, f"{name}({listed})" if listed else name)
+    signature = f"{name}({listed})" if listed else name
+    return Method(name, title, summary, docstrings.first_reference(sections), parameters, signature)
 
 
 def _shown(value: Any) -> str:
@@ -271,35 +208,3 @@ def _shown(value: Any) -> str:
         return write(value)
     except ValueError:
         return repr(value)
-
-
-def _sections(text: str) -> dict[str, list[str]]:
-    """The lines of a NumPy docstring by section; those before the first section by ""."""
-    found: dict[str, list[str]] = {"": []}
-    lines = text.splitlines()
-    current = ""
-    for line, following in itertools.zip_longest(lines, lines[1:], fillvalue=""):
-        if line and set(following.strip()) == {"-"}:
-            current = line.strip()
-            found[current] = []
-        elif set(line.strip()) != {"-"}:
-            found[current].append(line.rstrip())
-    return found
-
-
-def _definitions(lines: list[str]) -> dict[str, str]:
-    """Descriptions by name, from lines such as ``width : int`` or ``a, b`` with indented lines under them."""
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in lines:
-        if line and not line.startswith(" "):
-            names = [name.strip() for name in line.partition(":")[0].split(",")]
-        for name in names if line.startswith(" ") else ():
-            found[name] = f"{found.get(name, '')} {line.strip()}".strip()
-    return found
-
-
-def _first_reference(sections: dict[str, list[str]]) -> str:
-    lines = itertools.takewhile(bool, sections.get("References", []))
-    text = " ".join(line.strip() for line in lines).split(" .. [")[0]
-    return re.sub(r"^\.\. \[\w+\] ", "", text)

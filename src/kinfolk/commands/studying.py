@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,14 +45,16 @@ def study(
 
 def _make(name: str, given: list[str]) -> Study:
     """The study of this name with these options."""
-    from kinfolk.catalogue import STUDIES, Term, options
+    from kinfolk import signatures
+    from kinfolk.catalogue import STUDIES, Term
     from kinfolk.exceptions import unknown
 
     names = {_dashed(known): known for known in STUDIES.names()}
     if _dashed(name) not in names:
         raise unknown("study", name, names)
     known = names[_dashed(name)]
-    open_ = options(STUDIES.get(known))
+    method = STUDIES.get(known)
+    open_ = list(signatures.parameters(method))
     arguments: dict[str, Any] = {}
     for text in given:
         option, sign, value = text.partition("=")
@@ -65,17 +65,16 @@ def _make(name: str, given: list[str]) -> Study:
             raise InputError(f"{unknown('option', option, open_)}{_options(name, open_)}")
         if option in arguments:
             raise InputError(f"--set gives '{option}' twice.")
-        arguments[option] = _value(STUDIES.get(known), option, value)
+        arguments[option] = _value(value, signatures.is_text(method, option))
     return STUDIES.make(Term(known, tuple(arguments.items())))
 
 
-def _value(study: Callable[..., Any], option: str, text: str) -> Any:
+def _value(given: str, is_text: bool) -> Any:
     """A literal or a bare word; for an option that is a text whatever stands there, such as a path."""
     from kinfolk.terms import read
 
-    annotation = str(inspect.signature(study).parameters[option].annotation)
-    literal = text.strip() == "None" or text.strip()[:1] in ("'", '"')
-    return text if annotation.startswith("str") and not literal else read(text)
+    literal = given.strip() == "None" or given.strip()[:1] in ("'", '"')
+    return given if is_text and not literal else read(given)
 
 
 def _options(name: str, known: list[str]) -> str:

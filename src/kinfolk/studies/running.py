@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from kinfolk import __version__, catalogue, workers
+from kinfolk import __version__, signatures, workers
 from kinfolk.exceptions import InputError
 from kinfolk.identity import LIBRARIES, command
 from kinfolk.processes import one_thread
@@ -184,7 +184,7 @@ def _announcement(trials: int, seconds: Sequence[float], processes: int | Litera
 
 
 def _about(study: Study, seeds: int, quick: bool, trials: int) -> dict[str, Any]:
-    options = {name: getattr(study, name) for name in catalogue.options(type(study))}
+    options = {name: getattr(study, name) for name in signatures.parameters(type(study))}
     names = {"study": name_of(study), "title": study.title, "paper": study.paper}
     return names | {"options": json.loads(json.dumps(options)), "seeds": seeds, "quick": quick, "trials": trials}
 
