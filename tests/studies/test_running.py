@@ -240,7 +240,8 @@ def test_a_stopped_study_goes_on(tmp_path: Path, how: signal.Signals):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_fits_its_screen_and_asks_for_nothing(tmp_path: Path, width: int):
     result = running.run(Toy(), tmp_path / "a", quick=True)
-    assert "This is the quick form" in (result.path / "study.html").read_text()
+    for name in ("study.html", "table.md"):
+        assert "This is the quick form" in (result.path / name).read_text()
     with browser.Browser(tmp_path / "profile") as page:
         for dark in (False, True):
             page.open((result.path / "study.html").absolute(), width, dark, phone=width < 500)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import jinja2
 
 VERDICTS = (REPRODUCED, DIRECTION, MISSED, UNJUDGED)
+QUICK = (
+    "This is the quick form: it shows that everything runs, and is no evidence. Sizes that are named with the results "
+    "are those of the full form."
+)
 CLAIMS = {"negative": "below 0", "positive": "above 0"}
 
 
@@ -76,7 +80,8 @@ def write(study: Study, rows: pd.DataFrame, about: Mapping[str, Any], folder: Fo
     """
     if rows["value"].isna().to_numpy().all():
         raise InputError(f"Every training of the study failed: all values in {folder.path} are missing.")
-    result = Result(folder.path, rows, tuple(study.findings(rows)), tuple(study.remarks(rows)))
+    remarks = ([QUICK] if about["quick"] else []) + study.remarks(rows)
+    result = Result(folder.path, rows, tuple(study.findings(rows)), tuple(remarks))
     folder.write_frame("table.parquet", rows)
     folder.write_bytes("table.csv", rows.to_csv(index=False).encode())
     folder.write_json("findings.json", {**_told(study), "findings": [_values(f) for f in result.findings]})
