@@ -97,13 +97,19 @@ def where(x: int) -> tuple[int, Place]:
 
 
 def second_fails(how: str) -> None:
+    partner = Path(f"{place().meeting}-partner")
     if place().rank == 0:
         if how == "complain":  # as one does whose partner has gone
-            time.sleep(0.3)
+            while not partner.exists():
+                time.sleep(0.01)
+            wait_until_gone([int(partner.read_text())], 10)
             raise ConnectionError("closed by peer")
         time.sleep(60)
     if how == "raise":
         raise InputError("`x` must be good.")
+    beside = partner.with_suffix(".new")
+    beside.write_text(str(os.getpid()))
+    beside.rename(partner)  # whole from the first moment
     os._exit(9)
 
 
@@ -313,7 +319,11 @@ def test_a_lone_failure_is_an_error_and_no_hang(how: str) -> None:
 SCRIPT = """
 import os, signal, sys, time
 from kinfolk import workers
-print("script", flush=True)
+
+def say(text):  # in one piece, as several processes write to one pipe: print may write the end of a line later
+    os.write(1, f"{{text}}\\n".encode())
+
+say("script")
 
 class Value:
     def __init__(self, x):
@@ -323,7 +333,7 @@ def double(value):
     return Value(2 * value.x)
 
 def sleep(seconds):
-    print(os.getpid(), flush=True)
+    say(os.getpid())
     time.sleep(seconds)
 
 if __name__ == "__main__":

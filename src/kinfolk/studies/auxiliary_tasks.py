@@ -62,6 +62,9 @@ class AuxiliaryTasks(Study):
         Of :class:`~kinfolk.balancing.TaskStopping`; the paper's are not known.
     epochs, rate, decay
         Of AdamW with a cosine.
+    further
+        Training faces of which only the attributes are known. A batch grows by their share, so that all arms make as
+        many updates and see as many landmarks.
     photographs
         The unpacked folder MTFL: see :func:`kinfolk.datasets.mtfl`. None: faces are rendered.
 
@@ -90,21 +93,26 @@ class AuxiliaryTasks(Study):
         epochs: int = 100,
         rate: float | int = 0.003,
         decay: float | int = 0.01,
+        further: int = 0,
         photographs: str | None = None,
     ) -> None:
         if faces < BATCH or epochs < 2:
             raise ValueError(f"`faces` must be at least {BATCH}, `epochs` at least 2. Got {faces} and {epochs}.")
+        if further < 0:
+            raise ValueError(f"`further` must be at least 0. Got {further}.")
         if not weight > 0:
             raise ValueError(f"`weight` must be positive. Got {weight}.")
         self.faces, self.weight, self.epsilon, self.k = faces, float(weight), float(epsilon), k
         check_folder("photographs", photographs)
         self.epochs, self.rate, self.decay = epochs, float(rate), float(decay)
-        self.photographs = photographs
+        self.further, self.photographs = further, photographs
         self._source: Source = Rendered() if photographs is None else Photographs(photographs)
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
         """An arm and a seed each: convolutions do not gain by being side by side on a CPU."""
-        size = {"faces": BATCH, "epochs": 7} if quick else {"faces": self.faces, "epochs": self.epochs}
+        size = {"faces": self.faces, "further": self.further, "epochs": self.epochs}
+        if quick:
+            size = {"faces": BATCH, "further": min(self.further, BATCH), "epochs": 7}
         asked = [{"arm": arm, "seed": seed, **size} for seed in range(seeds) for arm in ARMS]
         return [Trial(f"{one['arm']}, seed {one['seed']}", one) for one in asked]
 
@@ -113,7 +121,7 @@ class AuxiliaryTasks(Study):
         training = self._training(trial, trial.arguments["epochs"])
         train(training, folder, "training")
         test = _test(self._source)
-        given = _given(self._source, trial.arguments["faces"], trial.arguments["seed"])
+        given = _given(self._source, trial.arguments["faces"] + trial.arguments["further"], trial.arguments["seed"])
         best = {  # the single replica as it was when its landmarks were best
             name: tensor.unflatten(0, (len(training.tasks), -1))[0]
             for name, tensor in training.stopping.snapshot(0).items()
@@ -135,20 +143,24 @@ class AuxiliaryTasks(Study):
         return (time.perf_counter() - start) * trial.arguments["epochs"]
 
     def _training(self, trial: Trial, epochs: int) -> Training:
-        arm, seed, faces = (trial.arguments[name] for name in ("arm", "seed", "faces"))
-        given = _given(self._source, faces, seed)
+        arm, seed, faces, further = (trial.arguments[name] for name in ("arm", "seed", "faces", "further"))
+        given = _given(self._source, faces + further, seed)
         attributes = given.attributes
         if arm == SHUFFLED:
             attributes = np.random.default_rng([seed, 1]).permuted(attributes, axis=0)
         tasks = [MAIN, *(Task(n, "multiclass", tuple(range(c)), main=False) for n, c in self._source.classes.items())]
         mean, spread = _scale(given, faces)
         flat = (given.landmarks - mean).reshape(len(given.landmarks), -1) / spread
+        flat[faces + STOP :] = np.nan
         labels = [flat, *attributes.T.astype(np.float64)]
-        columns = (0,) if arm == ALONE else tuple(range(len(tasks)))
         problem = Problem.from_arrays(given.pictures.astype(np.float32), labels, tasks)
-        rows, every = torch.arange(faces + STOP), faces // BATCH
-        member = Replica(rows[:faces], rows[faces:], columns, seed, self.rate, self.decay)
-        schedule = Schedule(epochs * every, every, BATCH, epochs * every + 1, min(20, every * epochs // 4))
+        columns, rows, every = tuple(range(len(tasks))), torch.arange(len(flat)), faces // BATCH
+        used, stop = torch.cat([rows[:faces], rows[faces + STOP :]]), rows[faces : faces + STOP]
+        if arm == ALONE:
+            columns, used = (0,), used[:faces]
+        member = Replica(used, stop, columns, seed, self.rate, self.decay)
+        batch = BATCH * len(used) // faces
+        schedule = Schedule(epochs * every, every, batch, epochs * every + 1, min(20, every * epochs // 4))
         return Training(problem, lambda: Parts(_trunk(), Hard(), self._balancing(arm)), [member], schedule)
 
     def _balancing(self, arm: str) -> Balancing:
@@ -203,7 +215,7 @@ class AuxiliaryTasks(Study):
 
 @cache
 def _given(source: Source, faces: int, seed: int) -> Faces:
-    """Faces that train, then those that stop training."""
+    """Faces with landmarks that train, those that stop training, and further faces that train."""
     return source.training(faces + STOP, seed)
 
 
