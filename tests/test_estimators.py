@@ -22,6 +22,7 @@ from kinfolk import MultiTaskClassifier, MultiTaskEstimator, MultiTaskKFold, Mul
 from kinfolk.balancing import Uncertainty
 from kinfolk.evidence.arms import SETTINGS
 from kinfolk.evidence.jobs import LEARNED
+from kinfolk.evidence.length import Length
 from kinfolk.evidence.plan import plan_for
 from kinfolk.exceptions import InputError
 from kinfolk.quantities import Quantity
@@ -110,6 +111,51 @@ WRONG = [
     ({"encoding": "onehot"}, "`encoding` must be one of standard, piecewise"),
     ({"device": "abacus"}, "`device` must be one that torch can use"),
 ]
+
+
+EVOLVING: dict[str, Any] = {"auxiliary": "reconstruction", "balancing": "evolving(schedule=exponential, sigma=2.0)"}
+
+
+@pytest.mark.parametrize("sharing", ["hard", "independent", "mmoe"])
+def test_rows_without_labels_train_a_task_that_needs_none(numbers: tuple[np.ndarray, np.ndarray], sharing: str) -> None:
+    X, y = numbers
+    more, gaps = np.vstack([X, X[::-1] + 0.1]), np.vstack([y, np.full_like(y, np.nan)])
+    given = SHORT | {"sharing": sharing, "batch_size": 32}
+    predicted = lambda X, y, **other: MultiTaskRegressor(**given | other).fit(X, y).predict(numbers[0])  # noqa: E731
+    np.testing.assert_array_equal(predicted(more, gaps), predicted(X, y))  # nobody reads them
+    two = MultiTaskRegressor(**given | EVOLVING).fit(more, gaps)
+    assert two.n_outputs_ == 2
+    assert two.predict(X).shape == y.shape
+    assert {row["task"] for row in two.history_} == {"task 0", "task 1", "reconstruction"}
+    assert not np.allclose(two.predict(X), predicted(X, y, **EVOLVING))
+
+
+def test_classes_without_labels_train_a_task_that_needs_none(numbers: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = numbers
+    labels = (y > 0).astype(int)
+    labels[::2] = -1
+    model = MultiTaskClassifier(**SHORT | EVOLVING, members=2).fit(X, labels)
+    assert [list(classes) for classes in model.classes_] == [[0, 1], [0, 1]]
+    assert len(model.predict_proba(X)) == 2
+
+
+def test_a_batch_grows_with_rows_without_labels_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(2100, 2)), rng.normal(size=(2100, 1))
+    y[50:] = np.nan
+    seen: list[int] = []
+    schedule = Length.schedule
+    monkeypatch.setattr(Length, "schedule", lambda self, rows: seen.append(self.batch) or schedule(self, rows))
+    for size, batch in ((None, 64), (16, 16)):
+        brief: dict[str, Any] = {"epochs": 1, "updates": 1, "width": 4, "batch_size": size}
+        MultiTaskRegressor(auxiliary="reconstruction", random_state=0, **brief).fit(X, y)
+        assert seen[-1] == batch
+
+
+def test_a_target_has_another_name_than_the_task_that_is_added(numbers: tuple[np.ndarray, np.ndarray]) -> None:
+    y = pd.Series(numbers[1][:, 0], name="reconstruction")
+    with pytest.raises(ValueError, match=r"adds a task 'reconstruction'\. Give that target another name"):
+        MultiTaskRegressor(**SHORT, auxiliary="reconstruction").fit(numbers[0], y)
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG, ids=[str(given) for given, _ in WRONG])

@@ -68,7 +68,14 @@ RANGES = {
     "patience": Range(numbers.Real, 0, math.inf, open=True, optional=True),
     "members": Range(numbers.Integral, 1, math.inf),
 }
-METHODS = {"trunk": "trunks", "sharing": "sharing", "balancing": "balancing", "penalty": "penalties"}
+METHODS = {
+    "trunk": "trunks",
+    "sharing": "sharing",
+    "auxiliary": "auxiliary",
+    "balancing": "balancing",
+    "penalty": "penalties",
+}
+OPTIONAL = ("auxiliary", "penalty")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -84,6 +91,7 @@ class MultiTaskBase(BaseEstimator):
     sharing: str = "hard"
     balancing: str = "fixed"
     penalty: str | None = None
+    auxiliary: str | None = None
     trunk: str = "mlp"
     width: int | None = None
     encoding: str = "piecewise"
@@ -123,8 +131,11 @@ class MultiTaskBase(BaseEstimator):
         self._check()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         labelled = ~np.isnan(labels).all(1)
-        rows = Rows(X[labelled], labels[labelled], weight[labelled], tasks)
-        fits = self._arm(len(rows.labels)).fit(rows, self._jobs(rows, seed), Surroundings(device=self.device))
+        rows = Rows(X[labelled], labels[labelled], weight[labelled], tasks, X[~labelled], weight[~labelled])
+        arm = self._arm(len(rows.labels))
+        if clash := {task.name for task in arm.added} & {task.name for task in tasks}:
+            raise ValueError(f"`auxiliary` adds a task {clash.pop()!r}. Give that target another name.")
+        fits = arm.fit(rows, self._jobs(rows, seed), Surroundings(device=self.device))
         usable = [p for p in fits.predictors if isinstance(p, NetworkPredictor) and _complete(p)]
         if len(usable) < self.members:
             self._say_failed(fits.failed, len(usable))
@@ -162,7 +173,7 @@ class MultiTaskBase(BaseEstimator):
         if self.encoding not in ENCODINGS:
             raise ValueError(f"`encoding` must be one of {', '.join(ENCODINGS)}. Got {self.encoding!r}.")
         for name, title in METHODS.items():
-            if not (name == "penalty" and self.penalty is None):
+            if not (name in OPTIONAL and getattr(self, name) is None):
                 _check_method(name, title, getattr(self, name))
         try:
             torch.empty(0, device=self.device)
@@ -174,7 +185,8 @@ class MultiTaskBase(BaseEstimator):
         """The arm of these parameters; what is None follows from the number of rows, as in :func:`kinfolk.fit`."""
         plan = plan_for(rows)
         given = {"epochs": self.epochs, "updates": self.updates, "batch": self.batch_size, "patience": self.patience}
-        length = replace(plan.length, **{n: v for n, v in given.items() if v is not None})
+        given = {name: value for name, value in given.items() if value is not None}
+        length = replace(plan.length, **given, grows=self.batch_size is None)
         text = " + ".join(getattr(self, name) for name in METHODS if getattr(self, name) is not None)
         setting = {
             "encoding": self.encoding,
@@ -186,13 +198,13 @@ class MultiTaskBase(BaseEstimator):
 
     def _jobs(self, rows: Rows, seed: int) -> list[Job]:
         """A job per member. Each stops on another part of the rows and learns from the rest."""
-        every = np.arange(len(rows.labels))
+        every, extra = np.arange(len(rows.labels)), np.arange(0 if rows.unlabelled is None else len(rows.unlabelled))
         parts = min(max(PARTS, self.members), len(every))
         if parts < 2:
-            return [Job(every, every, 0, seed + member) for member in range(self.members)]
+            return [Job(every, every, 0, seed + member, extra) for member in range(self.members)]
         numbers = fold_numbers(rows.labels, rows.tasks, None, parts, seed)
         return [
-            Job(every[numbers != member % parts], every[numbers == member % parts], 0, seed + member)
+            Job(every[numbers != member % parts], every[numbers == member % parts], 0, seed + member, extra)
             for member in range(self.members)
         ]
 

@@ -17,8 +17,8 @@ class MultiTaskClassifier(ClassifierMixin, MultiTaskBase):
 
     Parameters
     ----------
-    sharing, balancing, penalty, trunk, width, encoding, learning_rate, weight_decay, dropout, epochs, updates, \
-batch_size, patience, members, random_state, device
+    sharing, balancing, penalty, auxiliary, trunk, width, encoding, learning_rate, weight_decay, dropout, epochs, \
+updates, batch_size, patience, members, random_state, device
         As of :class:`MultiTaskRegressor`.
 
     Attributes

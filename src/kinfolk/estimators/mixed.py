@@ -30,8 +30,8 @@ class MultiTaskEstimator(MultiTaskBase):
         The kind of each task: "regression", "binary", "multiclass", "ranking", or None to find it out; a dict by the
         name of the task (others are found out), or a sequence. None: all are found out, as for tables: two values make
         a binary task, numbers with more of them a regression, texts a multiclass task.
-    sharing, balancing, penalty, trunk, width, encoding, learning_rate, weight_decay, dropout, epochs, updates, \
-batch_size, patience, members, random_state, device
+    sharing, balancing, penalty, auxiliary, trunk, width, encoding, learning_rate, weight_decay, dropout, epochs, \
+updates, batch_size, patience, members, random_state, device
         As of :class:`MultiTaskRegressor`.
 
     Attributes

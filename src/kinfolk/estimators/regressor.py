@@ -27,6 +27,10 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
         How task losses become one update: "fixed", "uncertainty", "uncertainty(initial=0.1)" ...
     penalty
         A regulariser, or None.
+    auxiliary
+        A task that needs no label, as "reconstruction" of the inputs, or None. Rows whose labels are all missing train
+        it too; without it they are left out. It weighs as much as a task unless the balancing says otherwise:
+        "evolving(schedule=exponential, sigma=10.0)" begins with reconstruction and ends with the tasks.
     trunk
         The layers before the heads: "mlp", "mlp(depth=3)" ... What it says goes before `width` and `dropout`.
     width
@@ -45,7 +49,7 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
         At most as long as the longer of both. None: from the number of rows, as for :func:`kinfolk.fit` (100 and
         1500; 15 epochs from 10,000 rows on).
     batch_size
-        Rows per update. None: from the number of rows (32 to 256).
+        Rows per update. None: from the number of rows (32 to 256), with those that have no labels.
     patience
         Share of all updates without improvement on the held-out rows after which a task's patience is spent.
         None: from the number of rows (0.2; 0.3 from 10,000 rows on).

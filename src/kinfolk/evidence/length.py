@@ -22,12 +22,15 @@ class Length:
         Rows per update.
     patience
         Share of all updates without improvement after which a task's patience is spent.
+    grows
+        Whether a batch may be larger than that where rows without labels train too.
     """
 
     epochs: int = 100
     updates: int = 1500
     batch: int = 32
     patience: float = 0.2
+    grows: bool = True
 
     def schedule(self, rows: int) -> Schedule:
         """For replicas of so many training rows."""

@@ -46,7 +46,7 @@ def batch(rows: int) -> int:
 
 def length_with(length: Length, rows: int) -> Length:
     """How long networks train on so many labelled and unlabelled rows together: as many epochs, in larger batches."""
-    return replace(length, batch=max(length.batch, batch(rows)))
+    return replace(length, batch=max(length.batch, batch(rows))) if length.grows else length
 
 
 def sigma(length: Length, rows: int) -> float:
