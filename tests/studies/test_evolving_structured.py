@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from kinfolk import datasets
 from kinfolk.datasets.base import Images
+from kinfolk.exceptions import InputError
+from kinfolk.runs import Folder
 from kinfolk.sharing.base import reach
 from kinfolk.studies import evolving_structured, running
 from kinfolk.studies.evolving_structured import ARMS, PADDED, SUPERVISED, EvolvingStructured
@@ -108,5 +112,45 @@ def test_the_weights_of_reconstruction_fall(schedule: str) -> None:
 def test_refuses() -> None:
     with pytest.raises(ValueError, match="`schedule` must be exponential or windows"):
         EvolvingStructured(schedule="stairs")
-    with pytest.raises(ValueError, match="`pairs` and `epochs` must be at least 10"):
-        EvolvingStructured(pairs=3)
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"pairs": 3}, "`pairs` must be at least 10"),
+        ({"others": 30_000}, "`pairs` and twice `others` must be at most 60000 images together.* Got 60500"),
+        ({"batch": 0}, "`batch` must be at least 1"),
+        ({"rate": 0.0}, "`rate` must be positive"),
+        ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\)"),
+        ({"corruption_of_outputs": 1.5}, r"`corruption_of_outputs` must be in \[0, 1\)"),
+        ({"corruption": []}, "`corruption` must be in"),
+        ({"corruption": [1.5]}, "`corruption` must be in"),
+        ({"width": []}, "`width` and `depth` must be at least 1"),
+        ({"init": "normal"}, "`init` must be one of"),
+        ({"sigma": 0.0}, "`sigma` must be positive"),
+    ]
+    for options, said in bad:
+        with pytest.raises(ValueError, match=said):
+            EvolvingStructured(**options)
+
+
+def test_more_rows_than_there_are_images_are_refused(digits: Images) -> None:
+    one = trial_of(PADDED) | {"pairs": 41}
+    with pytest.raises(InputError, match=f"must be at most {len(digits.inputs)} images together.* Got 121"):
+        EvolvingStructured()._problem(one)
+
+
+@pytest.mark.parametrize(("width", "shares"), [([8], [0.2]), ([8, 6, 4], [0.2, 0.01, 0.01])])
+def test_networks_of_any_depth_are_trained(width: list[int], shares: list[float]) -> None:
+    study, one = EvolvingStructured(width=width), trial_of("+ inputs")
+    masks = study._training(study._problem(one), one, 10).network.model.get_submodule(
+        "auxiliary.0.reconstruction.masks"
+    )
+    assert [mask.share for mask in masks.children()] == shares
+
+
+def test_a_quick_form_has_as_many_seeds_as_asked() -> None:
+    assert all(trial.arguments["seeds"] == [0, 1, 2] for trial in EvolvingStructured().trials(3, quick=True))
+
+
+def test_failed_networks_are_missing_values(tmp_path: Path) -> None:
+    study = EvolvingStructured(rate=1e30)
+    rows = [row for trial in study.trials(2, quick=True) for row in study.run(trial, Folder(tmp_path))]
+    assert [(row["seed"], np.isnan(row["value"])) for row in rows] == [(0, True), (1, True)] * len(ARMS)
+    assert all(not finding.values for finding in study.findings(pd.DataFrame(rows)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
+T = TypeVar("T")
 CONFIDENCE = 0.95
 REPRODUCED, DIRECTION, MISSED, UNJUDGED = "reproduced", "direction only", "not reproduced", "not judged"
 
@@ -178,6 +179,45 @@ def finite(values: Any) -> tuple[float, ...]:
     (0.5, 2.0)
     """
     return tuple(float(value) for value in values if np.isfinite(value))
+
+
+def at_least(least: int, **options: float | int | Sequence[float | int]) -> None:
+    """Raises ValueError for an option whose number, or one of whose numbers, is below the least.
+
+    >>> at_least(1, epochs=5, hidden=(12, 500))
+    """
+    for name, value in options.items():
+        if not all(number >= least for number in np.atleast_1d(value)):
+            raise ValueError(f"`{name}` must be at least {least}. Got {value}.")
+
+
+def positive(**options: float | int | Sequence[float | int]) -> None:
+    """Raises ValueError for an option whose number, or one of whose numbers, is not above 0.
+
+    >>> positive(rate=0.1, speeds=(1, 10))
+    """
+    for name, value in options.items():
+        if not all(number > 0 for number in np.atleast_1d(value)):
+            raise ValueError(f"`{name}` must be positive. Got {value}.")
+
+
+def of_each(training: Training, measured: Callable[[], Iterable[T]], failed: T) -> list[T]:
+    """What each network of a finished training showed, in the order in which they began.
+
+    Parameters
+    ----------
+    training
+        One in which no patience ends a network: those that are gone have failed.
+    measured
+        Tells what those that are left show, in their order. It is not called where none is.
+    failed
+        What stands for a network that has failed.
+    """
+    found = [failed] * training.members
+    if training.replicas:
+        for number, one in zip(training.network.number.tolist(), measured(), strict=True):
+            found[number] = one
+    return found
 
 
 def train(training: Training, folder: Folder, name: str) -> None:

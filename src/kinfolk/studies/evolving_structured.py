@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,10 +19,11 @@ from kinfolk.balancing import Evolving
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.datasets.base import Images
+from kinfolk.exceptions import InputError
 from kinfolk.replicas import key
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.base import Finding, Study, Trial, at_least, finite, of_each, positive, train
 from kinfolk.studies.halves import PIXELS, OfInputs, OfLeftHalf, OfOutputs, halves
 from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.optim import Sgd
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
+IMAGES = 60_000  # that MNIST has to train
 RIGHT = Task("right half", "regression", outputs=PIXELS)
 RECONSTRUCTED: tuple[str, ...] = ("inputs", "outputs")
 SUPERVISED, PADDED = "supervised", "supervised, padded"
@@ -60,7 +63,8 @@ class EvolvingStructured(Study):
     pairs
         Images of which both halves are known.
     others
-        Images of which the left half is known alone, and as many of which the right half is known alone.
+        Images of which the left half is known alone, and as many of which the right half is known alone. With the
+        pairs, all are of the 60,000 training images.
     width
         Hidden layers.
     activation, init
@@ -72,9 +76,10 @@ class EvolvingStructured(Study):
     sigma
         Epochs; of "exponential".
     corruption
-        Share of each layer's inputs that are masked for the auto-encoders of the inputs: 0.2 and 0.01 in that script.
+        Share of each layer's inputs that are masked for the auto-encoders of the inputs, in [0, 1): 0.2 and 0.01 in
+        that script. Layers after the last number have that one; numbers after the last layer are not used.
     corruption_of_outputs
-        Share of the right half that is masked for its auto-encoder. That script masks nothing.
+        Share of the right half that is masked for its auto-encoder, in [0, 1). That script masks nothing.
     epochs, batch, rate, momentum
         Of plain gradient steps; the learning rate falls linearly to 0 in the last tenth.
 
@@ -109,14 +114,23 @@ class EvolvingStructured(Study):
     ) -> None:
         if schedule not in ("exponential", "windows"):
             raise ValueError(f"`schedule` must be exponential or windows. Got {schedule!r}.")
-        if pairs < 10 or others < 0 or epochs < 10:
+        at_least(10, pairs=pairs, epochs=epochs)
+        at_least(0, others=others)
+        at_least(1, batch=batch)
+        positive(rate=rate)
+        for name, value in (("corruption_of_outputs", corruption_of_outputs), ("momentum", momentum)):
+            if not 0 <= value < 1:
+                raise ValueError(f"`{name}` must be in [0, 1). Got {value}.")
+        if pairs + 2 * others > IMAGES:
             raise ValueError(
-                f"`pairs` and `epochs` must be at least 10, `others` at least 0. Got {pairs}, {epochs}, {others}."
+                f"`pairs` and twice `others` must be at most {IMAGES} images together: MNIST has no more to train. "
+                f"Got {pairs + 2 * others}."
             )
         self.pairs, self.others, self.width, self.activation, self.init = pairs, others, width, activation, init
         self.schedule, self.sigma, self.corruption = schedule, sigma, corruption
         self.corruption_of_outputs, self.epochs, self.batch = corruption_of_outputs, epochs, batch
         self.rate, self.momentum = rate, momentum
+        self._parts({"arm": "+ inputs + outputs", "epochs": epochs})  # these judge their own numbers
 
     # ---- what is computed
 
@@ -124,7 +138,7 @@ class EvolvingStructured(Study):
         """An arm with all its seeds side by side."""
         size = {"pairs": self.pairs, "others": self.others, "epochs": self.epochs, "batch": self.batch}
         if quick:
-            size, seeds = {"pairs": 20, "others": 40, "epochs": 10, "batch": 20}, min(seeds, 2)
+            size = {"pairs": 20, "others": 40, "epochs": 10, "batch": 20}
         return [Trial(f"{arm}, {seeds} seeds", {"arm": arm, "seeds": list(range(seeds)), **size}) for arm in ARMS]
 
     def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
@@ -132,16 +146,21 @@ class EvolvingStructured(Study):
         one = trial.arguments
         training = self._training(self._problem(one), one, one["epochs"])
         train(training, folder, "training")
-        numbers = training.network.number.tolist()
+        errors = of_each(training, partial(_errors, training), math.nan)
         return [
-            {"arm": one["arm"], "seed": one["seeds"][number], "measure": MEASURE, "value": error}
-            for number, error in zip(numbers, _errors(training), strict=True)
+            {"arm": one["arm"], "seed": seed, "measure": MEASURE, "value": error}
+            for seed, error in zip(one["seeds"], errors, strict=True)
         ]
 
     def _problem(self, one: Mapping[str, Any]) -> Problem:
         """For each seed pairs, then left halves alone, then right halves alone; what is not known is 0."""
         images = pool()
         size = one["pairs"] + 2 * one["others"]
+        if size > len(images.inputs):
+            raise InputError(
+                f"`pairs` and twice `others` must be at most {len(images.inputs)} images together: there are no more "
+                f"to train. Got {size}."
+            )
         orders = [np.random.default_rng([seed, 1504]).permutation(len(images.inputs))[:size] for seed in one["seeds"]]
         known = halves(images.inputs[np.concatenate(orders)])
         place = torch.arange(len(known)) % size
@@ -172,8 +191,9 @@ class EvolvingStructured(Study):
         return Parts(trunk, network, self._evolving(one), optimizer=partial(Sgd, momentum=self.momentum))
 
     def _auxiliary(self) -> list[Auxiliary]:
-        inputs = Reconstruction(layerwise=True, corruption=list(self.corruption))
-        return [OfInputs(inputs), OfOutputs(self.corruption_of_outputs)]
+        layers, last = len(self.width), list(self.corruption[-1:])
+        shares = (list(self.corruption) + last * layers)[:layers]
+        return [OfInputs(Reconstruction(layerwise=True, corruption=shares)), OfOutputs(self.corruption_of_outputs)]
 
     def _evolving(self, one: Mapping[str, Any]) -> Evolving:
         """The weights of what an arm reconstructs, and of the task."""
@@ -197,12 +217,12 @@ class EvolvingStructured(Study):
     def findings(self, rows: pandas.DataFrame) -> list[Finding]:
         """Errors, and differences from the same steps without reconstruction."""
         errors = {arm: rows[rows["arm"] == arm].set_index("seed")["value"] for arm in ARMS if arm in set(rows["arm"])}
-        found = [Finding(f"{arm}: {MEASURE}", None, tuple(map(float, e)), "%") for arm, e in errors.items()]
+        found = [Finding(f"{arm}: {MEASURE}", None, finite(e), "%") for arm, e in errors.items()]
         for arm in errors:
             if PADDED in errors and arm != PADDED:
-                paired = (errors[arm] - errors[PADDED]).dropna()
+                paired = finite(errors[arm] - errors[PADDED])
                 claim, source = ("negative", "Belharbi et al. 2015") if ARMS[arm] else ("", "our control")
-                found.append(Finding(f"{arm} - {PADDED}", None, tuple(map(float, paired)), "points", claim, source))
+                found.append(Finding(f"{arm} - {PADDED}", None, paired, "points", claim, source))
         return found
 
     def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:
