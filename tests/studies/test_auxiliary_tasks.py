@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from kinfolk.balancing import TaskStopping
-from kinfolk.studies.auxiliary_tasks import ALONE, ARMS, BEST, ERROR, RELATED, SHUFFLED, STOPPING, AuxiliaryTasks
+from kinfolk.runs import Folder
+from kinfolk.studies.auxiliary_tasks import (
+    ALONE,
+    ARMS,
+    BEST,
+    ERROR,
+    RELATED,
+    SHUFFLED,
+    STOPPED,
+    STOPPING,
+    AuxiliaryTasks,
+)
 from kinfolk.studies.base import Trial
 from kinfolk.studies.faces import SIDE, Rendered, render
 from kinfolk.studies.results import Result
@@ -53,7 +67,7 @@ def test_attributes_tell_something_of_landmarks() -> None:
 
 
 def trial(arm: str) -> Trial:
-    return Trial(arm, {"arm": arm, "seed": 0, "faces": 50, "epochs": 3})
+    return Trial(arm, {"arm": arm, "seed": 0, "faces": 50, "further": 0, "epochs": 3})
 
 
 def test_arms_differ_in_what_they_say() -> None:
@@ -83,5 +97,25 @@ def test_the_quick_form(quick: Callable[[str], Result]) -> None:
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match="`faces` must be at least 50"):
         AuxiliaryTasks(faces=3)
-    with pytest.raises(ValueError, match="`weight` must be positive"):
-        AuxiliaryTasks(weight=0)
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"weight": 0}, "`weight` must be positive"),
+        ({"k": 0}, "`k` must be at least 1"),
+        ({"epochs": 1}, "`epochs` must be at least 2"),
+        ({"further": -1}, "`further` must be at least 0"),
+        ({"rate": -0.1}, "`rate` must be positive"),
+    ]
+    for options, said in bad:
+        with pytest.raises(ValueError, match=said):
+            AuxiliaryTasks(**options)
+
+
+def test_failed_networks_are_missing_values(quick: Callable[[str], Result], tmp_path: Path) -> None:
+    study, whole = AuxiliaryTasks(rate=1e30), quick("auxiliary-tasks").rows
+    (trial,) = [one for one in study.trials(1, quick=True) if one.arguments["arm"] == STOPPING]
+    rows = pd.DataFrame(study.run(trial, Folder(tmp_path)))
+    assert rows["measure"].tolist() == [ERROR, BEST, STOPPED]
+    assert bool(rows["value"].isna().all())
+    mixed: Any = pd.concat([rows, whole[(whole["arm"] != STOPPING) | (whole["seed"] != 0)]])
+    told = {finding.what: finding.values for finding in study.findings(mixed)}
+    assert len(told[f"{STOPPING} - {ALONE}, {ERROR}"]) == 1
+    assert len(told[f"{RELATED} - {ALONE}, {ERROR}"]) == 2

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from kinfolk import datasets
 from kinfolk.datasets.base import Images
+from kinfolk.exceptions import InputError
+from kinfolk.runs import Folder
 from kinfolk.sharing import CrossStitch, Hard, Nddr
 from kinfolk.studies import cross_stitch_split, running
 from kinfolk.studies.base import Trial
@@ -118,5 +122,30 @@ def test_errors_are_told_apart_by_the_starved_task() -> None:
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match=r"`canvas` must be 'blend' or 'beside'\. Got 'above'"):
         CrossStitchSplit(canvas="above")
-    with pytest.raises(ValueError, match=r"`few` and `many` must be at least 1"):
-        CrossStitchSplit(few=0)
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"few": 0}, "`few` must be at least 1"),
+        ({"updates": 1}, "`updates` must be at least 2"),
+        ({"factor": -1}, "`factor` must be at least 0"),
+        ({"rate": 0}, "`rate` must be positive"),
+    ]
+    for options, said in bad:
+        with pytest.raises(ValueError, match=said):
+            CrossStitchSplit(**options)
+
+
+def test_more_rows_than_a_class_has_are_refused() -> None:
+    with pytest.raises(InputError, match=r"ask for 85. images of class 0, .* there are 800 to train"):
+        CrossStitchSplit(many=800)._train_rows(0, False)
+
+
+def test_failed_networks_are_missing_values(result: Result, tmp_path: Path) -> None:
+    study = CrossStitchSplit(rate=1e30)
+    trials = [trial for trial in study.trials(2, quick=True) if trial.name in (ONE, cross_stitch_split.STITCH)]
+    rows = pd.DataFrame([row for trial in trials for row in study.run(trial, Folder(tmp_path))])
+    assert len(rows) == 2 * 4 * 3
+    assert bool(rows["value"].isna().all())
+    mixed: Any = pd.concat([rows, result.rows[~result.rows["arm"].isin(rows["arm"])]])
+    told = {finding.what: finding for finding in study.findings(mixed)}
+    assert told["cross-stitch against one-task, rare classes"].values == ()
+    assert len(told["all shared, error, digit"].values) == 2
+    assert study.figure(mixed).axes

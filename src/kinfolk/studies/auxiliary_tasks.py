@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cache, partial
 from itertools import pairwise
@@ -18,7 +19,7 @@ from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, finite, train
+from kinfolk.studies.base import Finding, Study, Trial, at_least, finite, of_each, positive, train
 from kinfolk.studies.classes import check_folder
 from kinfolk.studies.faces import EYES, Faces, Rendered, Source
 from kinfolk.studies.photographs import Photographs
@@ -35,7 +36,7 @@ ALONE, RELATED, SHUFFLED, STOPPING = "alone", "related", "shuffled", "related, s
 ARMS = (ALONE, RELATED, SHUFFLED, STOPPING)
 MAIN = Task("landmarks", "regression", outputs=10)
 STOP, BATCH = 200, 50
-ERROR, BEST = "error, last epoch", "error, best epoch"
+ERROR, BEST, STOPPED = "error, last epoch", "error, best epoch", "attributes stopped"
 PAPER = "Zhang et al. 2014"
 
 
@@ -96,17 +97,16 @@ class AuxiliaryTasks(Study):
         further: int = 0,
         photographs: str | None = None,
     ) -> None:
-        if faces < BATCH or epochs < 2:
-            raise ValueError(f"`faces` must be at least {BATCH}, `epochs` at least 2. Got {faces} and {epochs}.")
-        if further < 0:
-            raise ValueError(f"`further` must be at least 0. Got {further}.")
-        if not weight > 0:
-            raise ValueError(f"`weight` must be positive. Got {weight}.")
+        at_least(BATCH, faces=faces)
+        at_least(2, epochs=epochs)
+        at_least(0, further=further, decay=decay)
+        positive(rate=rate)
         self.faces, self.weight, self.epsilon, self.k = faces, float(weight), float(epsilon), k
         check_folder("photographs", photographs)
         self.epochs, self.rate, self.decay = epochs, float(rate), float(decay)
         self.further, self.photographs = further, photographs
         self._source: Source = Rendered() if photographs is None else Photographs(photographs)
+        self._balancing(STOPPING)  # it judges its own numbers
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
         """An arm and a seed each: convolutions do not gain by being side by side on a CPU."""
@@ -120,6 +120,12 @@ class AuxiliaryTasks(Study):
         """Errors on other faces, and how many attributes were stopped."""
         training = self._training(trial, trial.arguments["epochs"])
         train(training, folder, "training")
+        names = (ERROR, BEST, *([STOPPED] if trial.arguments["arm"] == STOPPING else []))
+        (found,) = of_each(training, lambda: [self._measured(training, trial)], dict.fromkeys(names, math.nan))
+        columns = {name: trial.arguments[name] for name in ("arm", "seed")}
+        return [columns | {"measure": name, "value": value} for name, value in found.items()]
+
+    def _measured(self, training: Training, trial: Trial) -> dict[str, float]:
         test = _test(self._source)
         given = _given(self._source, trial.arguments["faces"] + trial.arguments["further"], trial.arguments["seed"])
         best = {  # the single replica as it was when its landmarks were best
@@ -130,9 +136,8 @@ class AuxiliaryTasks(Study):
         found = {name: _error(training, state, test, scale) for name, state in ((ERROR, {}), (BEST, best))}
         if trial.arguments["arm"] == STOPPING:
             active = training.network.balancing.active()
-            found["attributes stopped"] = 0.0 if active is None else float((~active).sum())
-        columns = {name: trial.arguments[name] for name in ("arm", "seed")}
-        return [columns | {"measure": name, "value": value} for name, value in found.items()]
+            found[STOPPED] = 0.0 if active is None else float((~active).sum())
+        return found
 
     def seconds(self, trial: Trial) -> float:
         """From two epochs."""
@@ -172,7 +177,7 @@ class AuxiliaryTasks(Study):
         """What the paper says of the error with and without attributes, then all errors."""
         table: Any = rows.pivot(index="seed", columns=["arm", "measure"], values="value").sort_index()
         of = partial(_of, table)
-        difference = lambda a, b, measure: tuple(np.subtract(of(a, measure), of(b, measure)).tolist())  # noqa: E731
+        difference = lambda a, b, measure: finite(table[a][measure] - table[b][measure])  # noqa: E731
         found = [
             Finding(f"{a} - {b}, {measure}", None, difference(a, b, measure), "points", claim, source)
             for measure in (ERROR, BEST)
@@ -185,7 +190,7 @@ class AuxiliaryTasks(Study):
             )
         ]
         found += [Finding(f"{arm}, {m}", None, of(arm, m), "%", source="") for m in (ERROR, BEST) for arm in ARMS]
-        stopped = of(STOPPING, "attributes stopped")
+        stopped = of(STOPPING, STOPPED)
         return [*found, Finding(f"attributes stopped, of {len(self._source.classes)}", None, stopped)]
 
     def figure(self, rows: pandas.DataFrame) -> matplotlib.figure.Figure:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,11 +18,12 @@ from kinfolk.balancing import Fixed
 from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.datasets.base import Images
+from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 from kinfolk.sharing import CrossStitch, Hard, Nddr
 from kinfolk.sharing.base import Sharing
 from kinfolk.studies import split_table
-from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.base import Finding, Study, Trial, at_least, of_each, positive, train
 from kinfolk.studies.split_table import (
     ARMS,
     DIGIT,
@@ -73,7 +75,20 @@ def pictures(digits: np.ndarray, garments: np.ndarray, canvas: str) -> np.ndarra
 
 
 def chosen(labels: np.ndarray, counts: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Rows in random order, as many of each class as asked."""
+    """Rows in random order, as many of each class as asked.
+
+    Raises
+    ------
+    InputError
+        When a class has fewer.
+    """
+    there = np.bincount(labels, minlength=len(counts))
+    if lacking := [k for k, count in enumerate(counts) if count > there[k]]:
+        k = lacking[0]
+        raise InputError(
+            f"`few` and `many` ask for {counts[k]} images of class {k}, with those that end a first phase, and there "
+            f"are {there[k]} to train. Give smaller ones."
+        )
     order = random.permutation(len(labels))
     rows = [order[labels[order] == k][:count] for k, count in enumerate(counts)]
     return random.permutation(np.concatenate(rows))
@@ -138,10 +153,10 @@ class CrossStitchSplit(Study):
         for name, value, known in (("canvas", canvas, ("blend", "beside")), ("starved", starved, (GARMENT, DIGIT))):
             if value not in known:
                 raise ValueError(f"`{name}` must be {' or '.join(map(repr, known))}. Got {value!r}.")
-        if min(few, many) < 1 or updates < 2:
-            raise ValueError(
-                f"`few` and `many` must be at least 1, `updates` at least 2. Got {few}, {many} and {updates}."
-            )
+        at_least(1, few=few, many=many)
+        at_least(2, updates=updates)
+        at_least(0, factor=factor, decay=decay)
+        positive(rate=rate)
         self.canvas, self.starved, self.few, self.many = canvas, starved, few, many
         self.same, self.other, self.factor = same, other, factor
         self.updates, self.rate, self.decay = updates, rate, decay
@@ -155,13 +170,15 @@ class CrossStitchSplit(Study):
         arm, test = trial.arguments["arm"], self._test(trial)
         training = self._training(trial, self._updates(trial))
         train(training, folder, "training")
-        found: list[tuple[str, int, list[Tensor]]] = []
-        for number, *shares in zip(training.network.number.tolist(), *_shares(training, test.inputs), strict=True):
+        failed = (torch.full((len(test.labels), 10), torch.nan),) * 2
+        found: list[tuple[str, int, tuple[Tensor, ...]]] = []
+        for number, shares in enumerate(of_each(training, partial(_shares, training, test.inputs), failed)):
             seed, again = divmod(number, self._copies(arm))
-            if not again:
+            if again:
+                both = tuple((a + b) / 2 for a, b in zip(found[-1][2], shares, strict=True))
+                found.append((ENSEMBLE, seed, both))
+            else:
                 found.append((arm, seed, shares))
-            elif found and found[-1][:2] == (arm, seed):
-                found.append((ENSEMBLE, seed, [(a + b) / 2 for a, b in zip(found[-1][2], shares, strict=True)]))
         return [
             {"arm": name, "seed": seed, "measure": measure, "value": value}
             for name, seed, shares in found
@@ -233,9 +250,12 @@ class CrossStitchSplit(Study):
         labels = [(one.test_labels if test else one.labels)[at] for one, at in zip(images, rows, strict=True)]
         return Pictures(pictures(pixels[0], pixels[1], self.canvas), np.stack(labels, 1))
 
-    def _errors(self, shares: list[Tensor], labels: np.ndarray) -> dict[str, float]:
-        """In per cent, of both tasks, and of the starved task's rare and frequent classes."""
-        wrong = {n: s.argmax(-1).numpy() != y for n, s, y in zip((DIGIT, GARMENT), shares, labels.T, strict=True)}
+    def _errors(self, shares: Sequence[Tensor], labels: np.ndarray) -> dict[str, float]:
+        """In per cent, of both tasks, and of the starved task's rare and frequent classes; NaN without shares."""
+        wrong = {
+            name: np.where(share.isnan().any(-1), np.nan, share.argmax(-1).numpy() != truth)
+            for name, share, truth in zip((DIGIT, GARMENT), shares, labels.T, strict=True)
+        }
         rare = labels[:, (DIGIT, GARMENT).index(self.starved)] % 2 == 1
         wrong |= {RARE: wrong[self.starved][rare], FREQUENT: wrong[self.starved][~rare]}
         return {name: 100 * float(each.mean()) for name, each in wrong.items()}
@@ -267,9 +287,10 @@ def _trunk(wide: bool) -> LeNet:
 
 
 @torch.no_grad()
-def _shares(training: Training, inputs: np.ndarray) -> list[Tensor]:
-    """The probabilities of all classes, ``[network, row, class]`` for each task."""
+def _shares(training: Training, inputs: np.ndarray) -> list[tuple[Tensor, ...]]:
+    """The probabilities of all classes by each network, ``[row, class]`` for each task."""
     model, networks = training.network.model.eval(), len(training.network.number)
     x = torch.from_numpy(inputs).to(training.problem.inputs)
     parts = [model(rows.expand(networks, *rows.shape)).tasks for rows in x.split(500)]
-    return [torch.cat(list(of_task), 1).softmax(-1) for of_task in zip(*parts, strict=True)]
+    of_tasks = [torch.cat(list(of_task), 1).softmax(-1) for of_task in zip(*parts, strict=True)]
+    return list(zip(*of_tasks, strict=True))

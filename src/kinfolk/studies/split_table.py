@@ -60,7 +60,7 @@ def draw(rows: pandas.DataFrame) -> matplotlib.figure.Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.4), layout="constrained")
-    means: Any = rows.pivot_table("value", "measure", "arm")
+    means: Any = rows.pivot_table("value", "measure", "arm", dropna=False)
     for axes, name in zip(figure.subplots(2, 2).flat, (DIGIT, GARMENT, RARE, FREQUENT), strict=True):
         axes.plot(range(STAGES + 1), list(means.loc[name, [ONE, *SPLITS, SHARED]]), marker="o", color="grey")
         for i, arm in enumerate((STITCH, NDDR, ENSEMBLE)):
