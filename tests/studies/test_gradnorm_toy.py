@@ -46,8 +46,12 @@ def test_logarithmic_scales() -> None:
 def test_refuses() -> None:
     with pytest.raises(ValueError, match="`spread` must be one of deviation, variance"):
         GradnormToy(spread="range")
-    with pytest.raises(ValueError, match="`alpha` must not be negative"):
+    with pytest.raises(ValueError, match="`alpha` must be at least 0"):
         GradnormToy(alpha=-1)
+    with pytest.raises(ValueError, match="`weight_rate` must be positive"):
+        GradnormToy(weight_rate=0)
+    with pytest.raises(ValueError, match=r"`updates` must be at least 4\. Got 3"):
+        GradnormToy(updates=3)
 
 
 def test_quick(quick: Callable[[str], Result]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from kinfolk.exceptions import InputError
 from kinfolk.studies import amplification, eavesdropping, inductive_bias, overfitting, patients, peaks, promoted
 from kinfolk.studies.mechanism import shuffled
 from kinfolk.studies.mechanisms import Mechanisms
@@ -104,6 +106,31 @@ def test_patients_have_the_shape_of_medis() -> None:
     assert (basic.shape[1], laboratory.shape[1]) == (30, 35)
     assert deaths.mean() == pytest.approx(0.109, abs=0.01)
     assert basic.std() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("extra_input", r"Unknown `extra_input` 'number'\. Known are: real, code\."),
+        ("promoted_init", r"Unknown `promoted_init` 'number'\. Known are: torch, glorot, glorot_sigmoid\."),
+        ("ranking", r"Unknown `ranking` 'number'\. Known are: rankprop, pairwise\."),
+    ],
+)
+def test_unknown_words_are_refused(option: str, said: str) -> None:
+    options: dict[str, Any] = {option: "number"}
+    with pytest.raises(InputError, match=said):
+        Mechanisms(**options)
+
+
+def test_numbers_out_of_their_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="`peaks_rows` must be at least 1"):
+        Mechanisms(peaks_rows=0)
+    with pytest.raises(ValueError, match="`promoted_updates` must be at least 1"):
+        Mechanisms(promoted_updates=0)
+    with pytest.raises(ValueError, match="`promoted_rate` must be positive"):
+        Mechanisms(promoted_rate=0.0)
+    with pytest.raises(ValueError, match="`laboratory` must be at least 0"):
+        Mechanisms(laboratory=-0.1)
 
 
 def test_the_quick_form(quick: Callable[[str], Result]) -> None:

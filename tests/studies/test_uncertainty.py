@@ -119,6 +119,14 @@ def test_refuses() -> None:
         UncertaintyWeights(optimizer="rmsprop")
     with pytest.raises(ValueError, match="must be positive"):
         UncertaintyWeights(speeds=[1, 0])
+    with pytest.raises(ValueError, match="`speeds` must have one at least"):
+        UncertaintyWeights(speeds=[])
+    with pytest.raises(ValueError, match="`updates` must be at least 1"):
+        UncertaintyWeights(updates=0)
+
+
+def test_a_speed_that_is_given_twice_counts_once() -> None:
+    assert UncertaintyWeights(speeds=[10, 1, 10.0]).speeds == (10.0, 1.0)
 
 
 def test_quick(quick: Callable[[str], Result]) -> None:

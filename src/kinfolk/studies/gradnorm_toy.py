@@ -19,7 +19,7 @@ from kinfolk.data.tasks import Task
 from kinfolk.drawing import BLUE, GREY, RED, style
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, finite, train
+from kinfolk.studies.base import Finding, Study, Trial, at_least, finite, positive, train
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
 from kinfolk.training.schedule import Schedule
@@ -77,7 +77,7 @@ class GradnormToy(Study):
     weight_rate
         Learning rate of GradNorm's weights and of uncertainty's log variances; the paper has 0.025 on images.
     updates
-        Of the trainings with two tasks; those with ten make half as many.
+        Of the trainings with two tasks, at least 4; those with ten make half as many.
 
     References
     ----------
@@ -101,11 +101,9 @@ class GradnormToy(Study):
         for name, value in (("inputs", inputs), ("spread", spread), ("scales", scales)):
             if value not in LAWS[name]:
                 raise ValueError(f"`{name}` must be one of {', '.join(LAWS[name])}. Got {value!r}.")
-        if not alpha >= 0 or not rate > 0 or not weight_rate > 0 or updates < 2:
-            raise ValueError(
-                "`alpha` must not be negative, `rate` and `weight_rate` must be positive and `updates` at least 2. "
-                f"Got {alpha}, {rate}, {weight_rate} and {updates}."
-            )
+        at_least(0, alpha=alpha)
+        positive(rate=rate, weight_rate=weight_rate)
+        at_least(4, updates=updates)  # a way of weights needs two, and ten tasks make half as many
         self.inputs, self.spread, self.scales = inputs, spread, scales
         self.alpha, self.rate, self.weight_rate, self.updates = alpha, rate, weight_rate, updates
 

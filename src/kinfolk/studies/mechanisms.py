@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kinfolk.exceptions import unknown
 from kinfolk.runs import Folder
 from kinfolk.studies.amplification import Amplification
-from kinfolk.studies.base import Finding, Study, Trial
+from kinfolk.studies.base import Finding, Study, Trial, at_least, positive
 from kinfolk.studies.eavesdropping import Eavesdropping
 from kinfolk.studies.inductive_bias import InductiveBias
 from kinfolk.studies.mechanism import Backprop, Experiment, part
 from kinfolk.studies.overfitting import Overfitting
-from kinfolk.studies.patients import Patients
+from kinfolk.studies.patients import RANKINGS, Patients
 from kinfolk.studies.peaks import Peaks
-from kinfolk.studies.promoted import Promoted
+from kinfolk.studies.promoted import EXTRAS, Promoted
+from kinfolk.trunks.stages import LAWS
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -42,7 +44,12 @@ class Mechanisms(Study):
     ranking
         How patients are ranked: "rankprop", as in the paper, or "pairwise".
     laboratory
-        Weight of each laboratory result beside the risk.
+        Weight of each laboratory result beside the risk, at least 0.
+
+    Raises
+    ------
+    InputError
+        For an unknown word.
 
     References
     ----------
@@ -72,6 +79,16 @@ class Mechanisms(Study):
         ranking: str = "rankprop",
         laboratory: float = 0.1,
     ) -> None:
+        for name, word, known in (
+            ("extra_input", extra_input, EXTRAS),
+            ("promoted_init", promoted_init, LAWS),
+            ("ranking", ranking, RANKINGS),
+        ):
+            if word not in known:
+                raise unknown(f"`{name}`", word, known)
+        at_least(1, promoted_updates=promoted_updates, peaks_rows=peaks_rows)
+        at_least(0, laboratory=laboratory)
+        positive(promoted_rate=promoted_rate)
         self.extra_input, self.peaks_rows, self.ranking, self.laboratory = extra_input, peaks_rows, ranking, laboratory
         self.promoted_rate, self.promoted_updates = promoted_rate, promoted_updates
         self.promoted_init = promoted_init

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
+RANKINGS = ("rankprop", "pairwise")
 BASIC, LABS, HEALTH = 30, 35, 6
 STEEP, OFFSET = 0.6, 3.4  # of the logit of death; 10.9 % die
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ARMS = ("standard", "F2 as an input", "F2 as an output")
+EXTRAS = ("real", "code")
 PUBLISHED = (0.0648, 0.0647, 0.0631)
 BITS = 10
 TRAIN, HALT, TEST = 50, 1000, 1000

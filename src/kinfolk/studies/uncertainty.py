@@ -16,7 +16,7 @@ from kinfolk.balancing.base import Balancing
 from kinfolk.drawing import BLUE, GREEN, GREY, INK, RED, style
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, finite, train
+from kinfolk.studies.base import Finding, Study, Trial, at_least, finite, positive, train
 from kinfolk.studies.weightings import TASKS, Array, Errors, places, problem, relative
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
@@ -66,6 +66,7 @@ class UncertaintyWeights(Study):
         "sgd", with a Nesterov momentum of 0.9, or "adam". Learning rates fall to 0 along a cosine.
     speeds
         Learning rates of the log variances v as multiples of the network's; the best for each seed is chosen with it.
+        One that is given twice counts once.
     updates
         Of each training.
 
@@ -91,13 +92,12 @@ class UncertaintyWeights(Study):
     ) -> None:
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}. Got {optimizer!r}.")
-        if not (far > 0 and near > 0 and speeds and min(speeds) > 0) or updates < 1:
-            raise ValueError(
-                "`far`, `near` and all `speeds` must be positive, `updates` at least 1. "
-                f"Got {far}, {near}, {tuple(speeds)} and {updates}."
-            )
+        if not speeds:
+            raise ValueError("`speeds` must have one at least. Got none.")
+        positive(far=far, near=near, speeds=speeds)
+        at_least(1, updates=updates)
         self.far, self.near, self.optimizer, self.updates = far, near, optimizer, updates
-        self.speeds = tuple(float(speed) for speed in speeds)
+        self.speeds = tuple(dict.fromkeys(float(speed) for speed in speeds))
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
         """An arm with all its seeds and learning rates side by side; the whole grid is one, and so is each speed."""
