@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 import kinfolk.penalties
 import kinfolk.sharing
 from kinfolk import replicas
+from kinfolk.auxiliary import Reconstruction
+from kinfolk.auxiliary.base import WithAuxiliary, with_tasks
+from kinfolk.balancing import Fixed
 from kinfolk.catalogue import CATALOGUES
+from kinfolk.data.problem import Problem
 from kinfolk.data.tasks import Task
 from kinfolk.penalties.base import Penalty
 from kinfolk.sharing.base import Sharing
 from kinfolk.terms import parse
+from kinfolk.training.network import Network, Parts, Replica
 from kinfolk.trunks import Mlp
 
 TASKS = (
@@ -85,6 +91,22 @@ def test_a_value_per_replica_with_a_finite_gradient(kind: type[Penalty], suitabl
         value.sum().backward()
         gradients = [p.grad for p in [*model.parameters(), *penalty.parameters()] if p.grad is not None]
         assert all(bool(gradient.isfinite().all()) for gradient in gradients), sharing.__name__
+
+
+def test_it_is_told_of_no_auxiliary_task(kind: type[Penalty], suitable: list[type[Sharing]]) -> None:
+    """What a network is trained with beside its own tasks is none of a penalty's business."""
+    labels = np.random.default_rng(0).integers(2, size=(8, len(TASKS))).astype(float)
+    added = Reconstruction()
+    problem = with_tasks(Problem.from_arrays(np.random.default_rng(1).normal(size=(8, 5)), labels, TASKS), [added.task])
+    columns = suitable[0]().problems(TASKS)[0]
+    rows, of_all = torch.arange(8), (*columns, len(TASKS))
+    parts = Parts(Mlp(6), WithAuxiliary(suitable[0](), [added]), Fixed(), (kind(),))
+    network = Network(problem, parts, Replica(rows, rows, of_all, 0, 1e-3, 0.0), 4, 8)
+    penalty = network.get_submodule("penalties.0")
+    assert isinstance(penalty, kind)
+    plain = network.model.handed_over
+    value = values(penalty, plain, torch.randn(1, 7, 5))
+    assert bool(value.isfinite().all())
 
 
 def test_a_stack_is_worth_what_its_replicas_are(kind: type[Penalty], suitable: list[type[Sharing]]) -> None:

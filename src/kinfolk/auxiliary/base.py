@@ -138,7 +138,8 @@ class WithAuxiliary(Sharing):
         return self
 
     def at_start(self, problem: Problem, train: Tensor, columns: Sequence[int]) -> None:
-        """Lets the auxiliary tasks look at the inputs."""
+        """Lets the auxiliary tasks look at the inputs, and the network at its own tasks."""
+        self.inner.at_start(problem, train, columns[: len(self._sizes)])
         for one in self._added():
             one.check(problem.inputs[train.to(problem.inputs.device)])
 

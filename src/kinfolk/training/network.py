@@ -89,7 +89,7 @@ class Network(nn.Module):
             told = self._tasks if plain.made_for is None else plain.made_for.tasks
             self.penalties = nn.ModuleList([p.setup(plain, told) for p in parts.penalties])
             for penalty in parts.penalties:
-                penalty.at_start(problem, one.train, one.columns)
+                penalty.at_start(problem, one.train, one.columns[: len(told)])
             with replicas.own("rows"):
                 self.rows = Rows(one.train, batch, longest)
         self.columns: Tensor
