@@ -30,7 +30,8 @@ def check(method: Callable[..., Any], term: Term) -> None:
             raise unknown(f"argument of '{term.name}'", name, known)
         if not _fits(value, types_of.get(name, Any)):
             wanted = str(known[name].annotation).replace("|", "or").replace("bool", "True or False")
-            raise InputError(f"`{name}` of '{term.name}' must be {wanted}. Got {write(value)}.")
+            several = f" A list is written {name}=[{write(value)}]." if _fits([value], types_of.get(name, Any)) else ""
+            raise InputError(f"`{name}` of '{term.name}' must be {wanted}. Got {write(value)}.{several}")
     given = dict(term.arguments)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in given:

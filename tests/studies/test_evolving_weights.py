@@ -45,7 +45,9 @@ def digits() -> Iterator[Images]:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return running.run(EvolvingWeights(), tmp_path_factory.mktemp("evolving") / "run", quick=True, processes=1)
+    return running.run(
+        EvolvingWeights(networks=["NN2"]), tmp_path_factory.mktemp("evolving") / "run", quick=True, processes=1
+    )
 
 
 def test_all_is_measured_and_told(result: Result) -> None:
@@ -61,6 +63,31 @@ def test_all_is_measured_and_told(result: Result) -> None:
     paired = [errors["exp40", seed] - errors["padded", seed] for seed in (0, 1)]
     assert told[f"{cell}: exp40 - padded"].values == pytest.approx(paired)
     assert told[f"{cell}: exp40 - padded"].verdict == ""
+
+
+def test_all_unlabelled_images_are_asked_for_once() -> None:
+    """The paper's last column is 50,000, as many as there are; ``rest`` asks for them too."""
+    trials = EvolvingWeights(unlabelled=[10_000, 50_000]).trials(3, False)
+    cells = [tuple(trial.arguments[name] for name in ("network", "labelled", "unlabelled", "arm")) for trial in trials]
+    assert len(set(cells)) == len(cells)
+    assert all(trial.arguments["seeds"] == [0, 1, 2] for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"networks": ["NN5"]}, "`networks` must be of NN1"),
+        ({"arms": []}, "`arms` must not be empty"),
+        ({"per": "row"}, "`per` must be batch or expected"),
+        ({"batch": 0}, "`batch` must be at least 1"),
+        ({"rate": -1.0}, "`rate` must be positive"),
+        ({"cost": "mse"}, "`cost` must be one of squared"),
+        ({"networks": ["NN2"], "activation": "relu"}, "needs a trunk with activation"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvolvingWeights(**given)
 
 
 def test_the_published_table() -> None:

@@ -83,7 +83,8 @@ def test_it_leaves_all_that_a_reader_needs(tmp_path: Path):
     config = json.loads((tmp_path / "a/config.json").read_text())
     assert config["study"] == "toy-study"
     assert config["options"] == {"shift": 0.0, "wait": 0.0, "dies": -1, "fails": False}
-    assert {"command", "machine", "versions", "threads", "seconds", "seeds"} <= set(config)
+    assert {"command", "sessions", "seconds", "seeds"} <= set(config)
+    assert [set(session) for session in config["sessions"]] == [{"machine", "versions", "workers", "threads"}]
     found = json.loads((tmp_path / "a/findings.json").read_text())
     assert [f["verdict"] for f in found["findings"]] == ["reproduced", "not reproduced", ""]
     assert "| mean | 0 points |" in (tmp_path / "a/table.md").read_text()
@@ -162,7 +163,7 @@ def test_trials_have_names_of_their_own(tmp_path: Path):
         def trials(self, seeds: int, quick: bool) -> list[Trial]:
             return [Trial("a"), Trial("a")]
 
-    with pytest.raises(ValueError, match=r"names of their own. Twice: 'a'"):
+    with pytest.raises(ValueError, match="'a' would be trained twice"):
         running.run(Twice(), tmp_path / "a")
 
 
@@ -231,6 +232,19 @@ def test_a_stopped_study_goes_on(tmp_path: Path, how: signal.Signals):
     whole = running.run(Toy(), tmp_path / "b")
     again = running.run(Toy(wait=4.0), out, resume=True, processes=3)
     pd.testing.assert_frame_equal(again.rows, whole.rows)
+
+
+def test_what_computed_trials_is_kept_when_a_run_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = running.run(Toy(), tmp_path / "a")
+    sessions = json.loads((whole.path / "config.json").read_text())["sessions"]
+    monkeypatch.setattr(running, "__version__", "99.0")
+    running.run(Toy(), tmp_path / "a", resume=True)  # nothing is left to compute
+    assert json.loads((whole.path / "config.json").read_text())["sessions"] == sessions
+    next((whole.path / "trials").glob("*.json")).unlink()
+    running.run(Toy(), tmp_path / "a", resume=True)
+    config = json.loads((whole.path / "config.json").read_text())
+    assert [session["versions"]["kinfolk"] for session in config["sessions"]][1:] == ["99.0"]
+    assert "; then " in (whole.path / "study.html").read_text()
 
 
 # ---- the page

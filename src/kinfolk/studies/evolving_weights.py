@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from kinfolk.replicas import key, tensors
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
 from kinfolk.studies.base import Finding, Study, Trial, train
-from kinfolk.studies.evolving_table import ARMS, NETWORKS, PADDED, WITH_DATA, compare, draw
+from kinfolk.studies.evolving_table import ALONE, ARMS, NETWORKS, PADDED, WITH_DATA, compare, draw
 from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.optim import Sgd
 from kinfolk.training.schedule import Schedule
@@ -114,24 +115,36 @@ class EvolvingWeights(Study):
         cutoff: float = 1e-4,
     ) -> None:
         for name, given, known in (("networks", networks, NETWORKS), ("arms", arms, WITH_DATA)):
+            if not given:
+                raise ValueError(f"`{name}` must not be empty; there are {', '.join(known)}.")
             if unknown := set(given) - set(known):
                 raise ValueError(f"`{name}` must be of {', '.join(known)}. Got {', '.join(sorted(unknown))}.")
         if not labelled or min(labelled) < 10 or min(unlabelled, default=0) < 0 or max(labelled) > POOL:
             raise ValueError(f"`labelled` must be in [10, {POOL}], `unlabelled` not negative.")
+        for name, count, least in (("epochs", epochs, 2), ("batch", batch, 1), ("tail", tail, 0)):
+            if count < least:
+                raise ValueError(f"`{name}` must be at least {least}. Got {count}.")
+        for name, speed in (("rate", rate), ("pretraining", pretraining)):
+            if not speed > 0:
+                raise ValueError(f"`{name}` must be positive. Got {speed}.")
+        if per not in ("batch", "expected"):
+            raise ValueError(f"`per` must be batch or expected. Got {per!r}.")
         self.networks, self.labelled, self.unlabelled, self.rest = networks, labelled, unlabelled, rest
         self.arms, self.per, self.corruption, self.tied, self.cost = arms, per, corruption, tied, cost
         self.reduction, self.stop_gradient, self.activation, self.init = reduction, stop_gradient, activation, init
         self.epochs, self.tail, self.rate, self.pretraining = epochs, tail, rate, pretraining
         self.batch, self.cutoff = batch, cutoff
+        for network, arm in itertools.product(networks, (PADDED, *(arm for arm in arms if arm != ALONE))):
+            parts = self._parts({"network": network, "t1": 1, "sigma": 1.0, "epochs": epochs}, arm)  # they judge it
+            parts.sharing.setup(parts.trunk, (DIGIT, self._reconstruction().task), torch.Size([784]))
 
     # ---- what is computed
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
         """A setting with all its seeds side by side; the most telling ones first, the longest last."""
         if quick:
-            cells = [("NN2", 20, 100)]
+            cells = [(self.networks[-1], 20, 100)]
             size = {"epochs": 12, "tail": 2, "batch": 40, "t1": 4, "sigma": 2.0}
-            seeds = min(seeds, 2)
         else:
             cells = [
                 (net, few, min(many, POOL - few))
@@ -145,9 +158,8 @@ class EvolvingWeights(Study):
         found += [(net, few, 0, "baseline", seeds) for net, few in dict.fromkeys(cell[:2] for cell in cells)]
         if self.rest and not quick:
             least = min(self.labelled)
-            found += [
-                (net, least, POOL - least, arm, min(seeds, 2)) for net in self.networks for arm in (PADDED, "exp40")
-            ]
+            whole = [(net, least, POOL - least) for net in self.networks]
+            found += [(*cell, arm, min(seeds, 2)) for cell in whole if cell not in cells for arm in (PADDED, "exp40")]
         found = sorted(dict.fromkeys(found), key=lambda one: (one[3] == "lin" and one[2] > 0, one[3] != "baseline"))
         return [
             Trial(
@@ -162,21 +174,16 @@ class EvolvingWeights(Study):
 
     def _of(self, unlabelled: int) -> list[str]:
         """The arms that are trained with so many unlabelled images; without any, some are the same."""
-        return [arm for arm in self.arms if unlabelled or arm not in (PADDED, "stairs100 alone")]
+        return [arm for arm in self.arms if unlabelled or arm not in (PADDED, ALONE)]
 
     def run(self, trial: Trial, folder: Folder) -> list[dict[str, Any]]:
         """The test error of every seed after the last epoch."""
         one = trial.arguments
         problem = self._problem(one)
-        training = self._training(problem, one, one["arm"], one["epochs"])
-        if one["arm"] == "stairs100 alone":
-            first = self._training(problem, one, "pretraining", one["t1"])
-            train(first, folder, "pretraining")
-            training = self._training(problem, one, "baseline", one["epochs"] - one["t1"])
-            for (_, after), (_, before) in zip(
-                tensors(training.network.model), tensors(first.network.model), strict=True
-            ):
-                after.data.copy_(before.data)
+        if one["arm"] == ALONE:
+            training = self._after_pretraining(problem, one, folder)
+        else:
+            training = self._training(problem, one, one["arm"], one["epochs"])
         train(training, folder, "training")
         numbers = training.network.number.tolist()
         columns = {name: one[name] for name in ("network", "labelled", "unlabelled", "arm")}
@@ -184,6 +191,15 @@ class EvolvingWeights(Study):
             columns | {"seed": one["seeds"][number], "measure": "test error", "value": error}
             for number, error in zip(numbers, _errors(training), strict=True)
         ]
+
+    def _after_pretraining(self, problem: Problem, one: Mapping[str, Any], folder: Folder) -> Training:
+        """A training on the labelled images alone, from the weights that reconstruction of all of them has left."""
+        first = self._training(problem, one, "pretraining", one["t1"])
+        train(first, folder, "pretraining")
+        training = self._training(problem, one, "baseline", one["epochs"] - one["t1"])
+        for (_, after), (_, before) in zip(tensors(training.network.model), tensors(first.network.model), strict=True):
+            after.data.copy_(before.data)
+        return training
 
     def _problem(self, one: Mapping[str, Any]) -> Problem:
         """The images of all seeds, one after the other: labelled ones, then unlabelled ones."""
@@ -237,7 +253,7 @@ class EvolvingWeights(Study):
         several = {"baseline": 0, PADDED: 0} | of_epochs
         reconstructing = min(epochs, several.get(one["arm"], one["t1"]))
         later = epochs - reconstructing
-        if one["arm"] == "stairs100 alone":
+        if one["arm"] == ALONE:
             return every * reconstructing * with_it + -(-one["labelled"] // one["batch"]) * later * step
         return every * (reconstructing * with_it + later * step)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,15 +144,20 @@ def _markdown(study: Study, result: Result) -> str:
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a reader has to know of a run, from its config."""
-    machine = about["machine"]
+    machines = [one["machine"] for one in about["sessions"]]
     return [
         ("options", plain(about["options"]) or "none"),
         ("seeds", str(about["seeds"])),
         ("trials", f"{about['trials']}, {duration(about['seconds'])} one after the other"),
-        ("machine", f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"),
-        ("threads", f"{about['threads']} per worker, workers: {about['workers']}"),
-        ("versions", plain(about["versions"])),
+        ("machine", _each(f"{m['processor']}, {m['cores']} cores, {m['system']}" for m in machines)),
+        ("threads", _each(f"{one['threads']} per worker, workers: {one['workers']}" for one in about["sessions"])),
+        ("versions", _each(plain(one["versions"]) for one in about["sessions"])),
     ]
+
+
+def _each(said: Iterable[str]) -> str:
+    """What sessions say, once; several where a run went on with another machine or other versions."""
+    return "; then ".join(dict.fromkeys(said))
 
 
 def _alone(figure: str) -> str:

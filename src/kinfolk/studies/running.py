@@ -82,13 +82,14 @@ def run(
         about = _about(study, seeds, quick, len(trials))
         _require_same(folder, about)
         left = [trial for trial in trials if not folder.has(_result(trial))]
+        about |= _origin(folder, processes, bool(left))
         seconds = _estimate(study, left, quick)
         if announce is not None:
             announce(f"{QUICK if quick else ''}{_announcement(len(trials), seconds, processes)}")
-        folder.write_json("config.json", about | _machine(processes))
+        folder.write_json("config.json", about)
         _work(study, folder, left, seconds, processes, progress)
         done = [folder.read_json(_result(trial)) for trial in trials]
-        about |= _machine(processes) | {"seconds": sum(one["seconds"] for one in done)}
+        about["seconds"] = sum(one["seconds"] for one in done)
         folder.write_json("config.json", about)
         return results.write(study, results.frame([row for one in done for row in one["rows"]]), about, folder)
 
@@ -210,9 +211,17 @@ def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: about.get(name) for name in ("study", "seeds", "quick")} | dict(about.get("options") or {})
 
 
-def _machine(processes: int | Literal["ray"]) -> dict[str, Any]:
+def _origin(folder: Folder, processes: int | Literal["ray"], working: bool) -> dict[str, Any]:
+    """The command, and the sessions that computed trials, as far as they differ: a run may go on elsewhere."""
+    before = folder.read_json("config.json") if folder.has("config.json") else {}
+    sessions, now = before.get("sessions", []), _session(processes)
+    if now not in sessions and (working or not sessions):
+        sessions = [*sessions, now]
+    return {"command": before.get("command", command().replace(" --resume", "")), "sessions": sessions}
+
+
+def _session(processes: int | Literal["ray"]) -> dict[str, Any]:
     return {
-        "command": command().replace(" --resume", ""),
         "machine": {"processor": _processor(), "cores": workers.available_cores(), "system": platform.platform()},
         "versions": {"python": platform.python_version(), "kinfolk": __version__}
         | {name: version(name) for name in LIBRARIES},
@@ -234,7 +243,7 @@ def _processor() -> str:
 def _check_names(trials: Sequence[Trial]) -> None:
     names = [trial.name for trial in trials]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"Trials of a study must have names of their own. Twice: {sorted(twice)[0]!r}.")
+        raise InputError(f"'{min(twice)}' would be trained twice. Name each value of an option once.")
 
 
 def _place(trial: Trial) -> str:
