@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from kinfolk import signatures
+from kinfolk.catalogue import STUDIES
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -52,11 +55,10 @@ def test_commands_exist(words: list[str]) -> None:
     group = typer_main.get_command(cli.app)
     name, *arguments = words
     assert name in group.commands, f"kinfolk {name}: there are {', '.join(group.commands)}"
-    command = group.commands[name]
-    known = {flag: option for option in command.params for flag in (*option.opts, *option.secondary_opts)}
-    for word in arguments:
-        if word.startswith("--"):
-            assert word.partition("=")[0] in known, f"kinfolk {name} {word}: no such option"
+    given = group.commands[name].make_context(name, arguments).params
+    if name == "study":
+        options = signatures.parameters(STUDIES.get(given["name"].replace("-", "_")))
+        assert {text.partition("=")[0] for text in given["options"] or ()} <= set(options)
 
 
 @pytest.mark.parametrize("words", commands("make"))

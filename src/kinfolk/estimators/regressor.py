@@ -47,7 +47,7 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
         Share of units set to zero while training, in [0, 1).
     epochs, updates
         At most as long as the longer of both. None: from the number of rows, as for :func:`kinfolk.fit` (100 and
-        1500; 15 epochs from 10,000 rows on).
+        1500; 75 epochs from 2,000 rows on, 15 from 10,000 on).
     batch_size
         Rows per update. None: from the number of rows (32 to 256), with those that have no labels.
     patience
