@@ -111,9 +111,12 @@ def test_arms_differ_in_what_they_are_named_for() -> None:
     assert len(AmtflDeep(controls=False).trials(5, quick=False)) == 20
 
 
-@pytest.mark.parametrize(("option", "value"), [("data", "cats"), ("data", None), ("epochs", 0), ("updates", 0)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("data", "cats"), ("data", None), ("epochs", 0), ("updates", 0), ("alpha", -1), ("price", -1), ("pull", -1)],
+)
 def test_bad_options(option: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"`{option}` must be"):
+    with pytest.raises(ValueError, match=f"`{option}` must"):
         AmtflDeep(**{option: value})
 
 

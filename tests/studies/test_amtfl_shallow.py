@@ -153,6 +153,28 @@ def test_an_unknown_table_is_refused() -> None:
         AmtflShallow(tables=[])
 
 
+def test_numbers_out_of_their_range_are_refused() -> None:
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"hidden": [20]}, r"`hidden` must be 4 numbers, of School, MNIST, Synthetic, AWA2\. Got \[20\]"),
+        ({"hidden": [12, 0, 12, 9]}, "`hidden` must be at least 1"),
+        ({"rates": [0.0]}, "`rates` must be positive"),
+        ({"strengths": [-1.0]}, "`strengths` must be at least 0"),
+        ({"gammas": [-1.0]}, "`gammas` must be at least 0"),
+        ({"alphas": [-1.0]}, "`alphas` must be at least 0"),
+        ({"alphas": []}, "`alphas` must have one at least"),
+    ]
+    for options, said in bad:
+        with pytest.raises(ValueError, match=said):
+            AmtflShallow(**options)
+
+
+def test_what_is_given_twice_counts_once() -> None:
+    names = ("tables", "rates", "strengths", "alphas", "gammas")
+    numbers: dict[str, Any] = {name: [0.2, 0.1, 0.2] for name in names[1:]}
+    study = AmtflShallow(tables=["MNIST"] * 2, **numbers)
+    assert [getattr(study, name) for name in names] == [("MNIST",), *[(0.2, 0.1)] * 4]
+
+
 def test_a_wrong_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`awa2` must be .* and there is no file .*AwA2-features.txt: give"):
         AmtflShallow(awa2=str(tmp_path))

@@ -20,7 +20,7 @@ from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
 from kinfolk.studies import amtfl_table
 from kinfolk.studies.amtfl_table import BALANCED, CORRECTED, ERROR, FURTHER, OF_CLASS, PUBLISHED, VALIDATION, by_set
-from kinfolk.studies.base import Finding, Study, Trial
+from kinfolk.studies.base import Finding, Study, Trial, at_least
 from kinfolk.studies.classes import AWA2, CUB, FOLDER, MNIST, Classes, check_folder, read
 from kinfolk.training.loop import Training
 from kinfolk.training.network import Parts, Replica
@@ -112,15 +112,15 @@ class AmtflDeep(Study):
     ) -> None:
         if data not in ("mnist", None):
             raise ValueError(f"`data` must be mnist, or None to leave it out. Got {data!r}.")
-        for name, count in (("epochs", epochs), ("updates", updates)):
-            if count is not None and count < 1:
-                raise ValueError(f"`{name}` must be at least 1. Got {count}.")
+        at_least(1, epochs=epochs, updates=UPDATES if updates is None else updates)
+        at_least(0, price=price, pull=pull)
         for name, path in (("awa2", awa2), ("cub", cub), ("folder", folder)):
             check_folder(name, path)
         self.awa2, self.cub, self.folder, self.updates = awa2, cub, folder, updates
         self.data, self.epochs, self.controls = data, epochs, controls
         self.alpha, self.gamma, self.mu, self.decay, self.proxy = alpha, gamma, mu, decay, proxy
         self.price, self.pull = price, pull
+        self.arms()  # penalties judge their own numbers
         if not self._paths():
             raise ValueError("`data` must be mnist where no other data set is given. Got None: name a folder.")
 

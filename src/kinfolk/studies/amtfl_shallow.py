@@ -13,7 +13,7 @@ from kinfolk.penalties import DeepAmtfl
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
 from kinfolk.studies import shallow
-from kinfolk.studies.base import Finding, Study, Trial, finite, train
+from kinfolk.studies.base import Finding, Study, Trial, at_least, finite, positive, train
 from kinfolk.studies.classes import check_folder
 from kinfolk.studies.shallow import BACK, FORTH, HARD_TASKS, TEST, VALIDATION, Shallow
 from kinfolk.training.loop import Training
@@ -31,6 +31,7 @@ PUBLISHED = {  # the mean, and half of its 95 % interval
     "MNIST": {"NN": (8.96, 0.9), "MT-NN": (8.76, 1.0), "AMTFL": (8.68, 0.9)},
 }
 TABLES = ("School", "MNIST", "Synthetic")
+UNITS_OF = (*TABLES, "AWA2")
 SQUARES = {  # strengths that NN chooses from, and those of arms that also have absolute values
     "School": (10.0, 1.0, 0.1),
     "MNIST": (0.01, 0.001, 0.0001),
@@ -74,12 +75,12 @@ class AmtflShallow(Study):
     kang
         Digits are the one published split of Kang, Grauman and Sha (2011), with other first weights for each seed.
     hidden
-        Units of the hidden layer: of School (10 to 15 in the paper), MNIST, synthetic, AWA2.
+        Units of the hidden layer, four numbers: of School (10 to 15 in the paper), MNIST, synthetic, AWA2.
     rates, strengths, gammas
         Learning rates, strengths of squares and absolute values, and those of the reconstruction, to choose from.
         Empty: values near the least errors on validation rows, which differ from data set to data set.
     alphas
-        Of :class:`~kinfolk.penalties.DeepAmtfl`.
+        Of :class:`~kinfolk.penalties.DeepAmtfl`. In these lists, and in ``tables``, what is given twice counts once.
 
     Raises
     ------
@@ -107,11 +108,19 @@ class AmtflShallow(Study):
         alphas: Sequence[float] = (1.0, 0.1),
         gammas: Sequence[float] = (),
     ) -> None:
-        self.tables, self.awa2, self.kang, self.hidden = tuple(tables), awa2, kang, tuple(hidden)
-        self.rates, self.strengths = tuple(rates), tuple(strengths)
-        self.alphas, self.gammas = tuple(alphas), tuple(gammas)
+        self.tables, self.awa2, self.kang, self.hidden = tuple(dict.fromkeys(tables)), awa2, kang, tuple(hidden)
+        self.rates, self.strengths, self.alphas, self.gammas = (
+            tuple(dict.fromkeys(each)) for each in (rates, strengths, alphas, gammas)
+        )
         if strange := set(tables) - set(TABLES):
             raise ValueError(f"`tables` must be of {', '.join(TABLES)}. Got {', '.join(sorted(strange))}.")
+        if len(self.hidden) != len(UNITS_OF):
+            raise ValueError(f"`hidden` must be {len(UNITS_OF)} numbers, of {', '.join(UNITS_OF)}. Got {hidden}.")
+        if not self.alphas:
+            raise ValueError("`alphas` must have one at least. Got none.")
+        at_least(1, hidden=self.hidden)
+        at_least(0, strengths=self.strengths, alphas=self.alphas, gammas=self.gammas)
+        positive(rates=self.rates)
         check_folder("awa2", awa2)
         if not (self.tables or awa2):
             raise ValueError("`tables` must have one at least where `awa2` is not given. Got none.")
@@ -223,7 +232,7 @@ class AmtflShallow(Study):
 def _made(name: str, seeds: int, quick: bool, hidden: tuple[int, ...], path: str, kang: bool) -> Shallow:
     digits = shallow.kang if kang else shallow.mnist
     make = {"School": shallow.school, "MNIST": digits, "Synthetic": shallow.synthetic}
-    units = hidden[("School", "MNIST", "Synthetic", "AWA2").index(name)]
+    units = hidden[UNITS_OF.index(name)]
     return shallow.awa2(path, seeds, quick, units) if name == "AWA2" else make[name](seeds, quick, units)
 
 
