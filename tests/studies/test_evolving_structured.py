@@ -17,6 +17,7 @@ from kinfolk.exceptions import InputError
 from kinfolk.runs import Folder
 from kinfolk.sharing.base import reach
 from kinfolk.studies import evolving_structured, running
+from kinfolk.studies.base import of_each
 from kinfolk.studies.evolving_structured import ARMS, PADDED, SUPERVISED, EvolvingStructured
 from kinfolk.studies.halves import PIXELS, halves
 from kinfolk.studies.results import Result
@@ -147,6 +148,16 @@ def test_networks_of_any_depth_are_trained(width: list[int], shares: list[float]
 
 def test_a_quick_form_has_as_many_seeds_as_asked() -> None:
     assert all(trial.arguments["seeds"] == [0, 1, 2] for trial in EvolvingStructured().trials(3, quick=True))
+
+
+def test_networks_that_are_left_keep_their_place() -> None:
+    study, one = EvolvingStructured(), trial_of(PADDED)
+    training = study._training(study._problem(one), one, 10)
+    assert of_each(training, lambda: ["a", "b"], "failed") == ["a", "b"]
+    training.keep(torch.tensor([False, True]))
+    assert of_each(training, lambda: ["b"], "failed") == ["failed", "b"]
+    training.keep(torch.tensor([False]))
+    assert of_each(training, list[str], "failed") == ["failed", "failed"]
 
 
 def test_failed_networks_are_missing_values(tmp_path: Path) -> None:
