@@ -67,7 +67,7 @@ def test_attributes_tell_something_of_landmarks() -> None:
 
 
 def trial(arm: str) -> Trial:
-    return Trial(arm, {"arm": arm, "seed": 0, "faces": 50, "further": 0, "epochs": 3})
+    return Trial(arm, {"arm": arm, "seed": 0, "faces": 50, "epochs": 3})
 
 
 def test_arms_differ_in_what_they_say() -> None:
@@ -101,7 +101,6 @@ def test_bad_options() -> None:
         ({"weight": 0}, "`weight` must be positive"),
         ({"k": 0}, "`k` must be at least 1"),
         ({"epochs": 1}, "`epochs` must be at least 2"),
-        ({"further": -1}, "`further` must be at least 0"),
         ({"rate": -0.1}, "`rate` must be positive"),
     ]
     for options, said in bad:

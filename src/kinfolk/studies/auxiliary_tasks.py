@@ -63,9 +63,6 @@ class AuxiliaryTasks(Study):
         Of :class:`~kinfolk.balancing.TaskStopping`; the paper's are not known.
     epochs, rate, decay
         Of AdamW with a cosine.
-    further
-        Training faces of which only the attributes are known. A batch grows by their share, so that all arms make as
-        many updates and see as many landmarks.
     photographs
         The unpacked folder MTFL: see :func:`kinfolk.datasets.mtfl`. None: faces are rendered.
 
@@ -94,25 +91,22 @@ class AuxiliaryTasks(Study):
         epochs: int = 100,
         rate: float | int = 0.003,
         decay: float | int = 0.01,
-        further: int = 0,
         photographs: str | None = None,
     ) -> None:
         at_least(BATCH, faces=faces)
         at_least(2, epochs=epochs)
-        at_least(0, further=further, decay=decay)
+        at_least(0, decay=decay)
         positive(rate=rate)
         self.faces, self.weight, self.epsilon, self.k = faces, float(weight), float(epsilon), k
         check_folder("photographs", photographs)
         self.epochs, self.rate, self.decay = epochs, float(rate), float(decay)
-        self.further, self.photographs = further, photographs
+        self.photographs = photographs
         self._source: Source = Rendered() if photographs is None else Photographs(photographs)
         self._balancing(STOPPING)  # it judges its own numbers
 
     def trials(self, seeds: int, quick: bool) -> list[Trial]:
         """An arm and a seed each: convolutions do not gain by being side by side on a CPU."""
-        size = {"faces": self.faces, "further": self.further, "epochs": self.epochs}
-        if quick:
-            size = {"faces": BATCH, "further": min(self.further, BATCH), "epochs": 7}
+        size = {"faces": BATCH, "epochs": 7} if quick else {"faces": self.faces, "epochs": self.epochs}
         asked = [{"arm": arm, "seed": seed, **size} for seed in range(seeds) for arm in ARMS]
         return [Trial(f"{one['arm']}, seed {one['seed']}", one) for one in asked]
 
@@ -127,7 +121,7 @@ class AuxiliaryTasks(Study):
 
     def _measured(self, training: Training, trial: Trial) -> dict[str, float]:
         test = _test(self._source)
-        given = _given(self._source, trial.arguments["faces"] + trial.arguments["further"], trial.arguments["seed"])
+        given = _given(self._source, trial.arguments["faces"], trial.arguments["seed"])
         best = {  # the single replica as it was when its landmarks were best
             name: tensor.unflatten(0, (len(training.tasks), -1))[0]
             for name, tensor in training.stopping.snapshot(0).items()
@@ -148,24 +142,20 @@ class AuxiliaryTasks(Study):
         return (time.perf_counter() - start) * trial.arguments["epochs"]
 
     def _training(self, trial: Trial, epochs: int) -> Training:
-        arm, seed, faces, further = (trial.arguments[name] for name in ("arm", "seed", "faces", "further"))
-        given = _given(self._source, faces + further, seed)
+        arm, seed, faces = (trial.arguments[name] for name in ("arm", "seed", "faces"))
+        given = _given(self._source, faces, seed)
         attributes = given.attributes
         if arm == SHUFFLED:
             attributes = np.random.default_rng([seed, 1]).permuted(attributes, axis=0)
         tasks = [MAIN, *(Task(n, "multiclass", tuple(range(c)), main=False) for n, c in self._source.classes.items())]
         mean, spread = _scale(given, faces)
         flat = (given.landmarks - mean).reshape(len(given.landmarks), -1) / spread
-        flat[faces + STOP :] = np.nan
         labels = [flat, *attributes.T.astype(np.float64)]
+        columns = (0,) if arm == ALONE else tuple(range(len(tasks)))
         problem = Problem.from_arrays(given.pictures.astype(np.float32), labels, tasks)
-        columns, rows, every = tuple(range(len(tasks))), torch.arange(len(flat)), faces // BATCH
-        used, stop = torch.cat([rows[:faces], rows[faces + STOP :]]), rows[faces : faces + STOP]
-        if arm == ALONE:
-            columns, used = (0,), used[:faces]
-        member = Replica(used, stop, columns, seed, self.rate, self.decay)
-        batch = BATCH * len(used) // faces
-        schedule = Schedule(epochs * every, every, batch, epochs * every + 1, min(20, every * epochs // 4))
+        rows, every = torch.arange(faces + STOP), faces // BATCH
+        member = Replica(rows[:faces], rows[faces:], columns, seed, self.rate, self.decay)
+        schedule = Schedule(epochs * every, every, BATCH, epochs * every + 1, min(20, every * epochs // 4))
         return Training(problem, lambda: Parts(_trunk(), Hard(), self._balancing(arm)), [member], schedule)
 
     def _balancing(self, arm: str) -> Balancing:
@@ -186,7 +176,7 @@ class AuxiliaryTasks(Study):
                 (STOPPING, ALONE, "negative", PAPER),
                 (STOPPING, RELATED, "negative", PAPER),
                 (SHUFFLED, ALONE, "", "our control"),
-                (RELATED, SHUFFLED, "negative", "our control"),
+                (RELATED, SHUFFLED, "", "our control"),
             )
         ]
         found += [Finding(f"{arm}, {m}", None, of(arm, m), "%", source="") for m in (ERROR, BEST) for arm in ARMS]
@@ -220,7 +210,7 @@ class AuxiliaryTasks(Study):
 
 @cache
 def _given(source: Source, faces: int, seed: int) -> Faces:
-    """Faces with landmarks that train, those that stop training, and further faces that train."""
+    """Faces that train, then those that stop training."""
     return source.training(faces + STOP, seed)
 
 

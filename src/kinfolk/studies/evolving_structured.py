@@ -221,7 +221,9 @@ class EvolvingStructured(Study):
         for arm in errors:
             if PADDED in errors and arm != PADDED:
                 paired = finite(errors[arm] - errors[PADDED])
-                claim, source = ("negative", "Belharbi et al. 2015") if ARMS[arm] else ("", "our control")
+                claim, source = (
+                    ("negative", "Belharbi et al. 2015, against our control") if ARMS[arm] else ("", "our control")
+                )
                 found.append(Finding(f"{arm} - {PADDED}", None, paired, "points", claim, source))
         return found
 

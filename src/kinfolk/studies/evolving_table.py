@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from kinfolk.studies.base import Finding
+from kinfolk.studies.base import Finding, finite
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -125,9 +125,7 @@ def compare(rows: pandas.DataFrame) -> list[Finding]:
         baseline = known.get((net, few, 0, "baseline"))
         if baseline is not None:
             published = BASELINES.get((net, few))
-            found.append(
-                Finding(f"{net}, l={few}: baseline", published, tuple(map(float, baseline)), "%", source=SOURCE)
-            )
+            found.append(Finding(f"{net}, l={few}: baseline", published, finite(baseline), "%", source=SOURCE))
         for many in sorted({cell[2] for cell in known if cell[:2] == (net, few)}):
             here = {arm: known[net, few, many, arm] for arm in WITH_DATA if (net, few, many, arm) in known}
             where = f"{net}, l={few}, u={many}"
@@ -151,11 +149,10 @@ def _against(
     """An arm's error minus that of a baseline with the same seeds."""
     if others is None:
         return None
-    paired = (values - others).dropna()
     published = None if cell is None else PUBLISHED.get((*cell, arm))
     claim = "" if published is None or abs(published) < 0.1 else "negative" if published < 0 else "positive"
     source = SOURCE if published is not None else "our control" if PADDED in (arm, other) else ""
-    return Finding(f"{where}: {arm} - {other}", published, tuple(map(float, paired)), "points", claim, source)
+    return Finding(f"{where}: {arm} - {other}", published, finite(values - others), "points", claim, source)
 
 
 def draw(findings: Sequence[Finding]) -> matplotlib.figure.Figure:

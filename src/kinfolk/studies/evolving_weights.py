@@ -23,7 +23,7 @@ from kinfolk.datasets.base import Images
 from kinfolk.replicas import key, tensors
 from kinfolk.runs import Folder
 from kinfolk.sharing import Hard
-from kinfolk.studies.base import Finding, Study, Trial, train
+from kinfolk.studies.base import Finding, Study, Trial, at_least, of_each, positive, train
 from kinfolk.studies.evolving_table import ALONE, ARMS, NETWORKS, PADDED, WITH_DATA, compare, draw
 from kinfolk.training.loop import Parts, Replica, Training
 from kinfolk.training.optim import Sgd
@@ -121,12 +121,10 @@ class EvolvingWeights(Study):
                 raise ValueError(f"`{name}` must be of {', '.join(known)}. Got {', '.join(sorted(unknown))}.")
         if not labelled or min(labelled) < 10 or min(unlabelled, default=0) < 0 or max(labelled) > POOL:
             raise ValueError(f"`labelled` must be in [10, {POOL}], `unlabelled` not negative.")
-        for name, count, least in (("epochs", epochs, 2), ("batch", batch, 1), ("tail", tail, 0)):
-            if count < least:
-                raise ValueError(f"`{name}` must be at least {least}. Got {count}.")
-        for name, speed in (("rate", rate), ("pretraining", pretraining)):
-            if not speed > 0:
-                raise ValueError(f"`{name}` must be positive. Got {speed}.")
+        at_least(2, epochs=epochs)
+        at_least(1, batch=batch)
+        at_least(0, tail=tail)
+        positive(rate=rate, pretraining=pretraining)
         if per not in ("batch", "expected"):
             raise ValueError(f"`per` must be batch or expected. Got {per!r}.")
         self.networks, self.labelled, self.unlabelled, self.rest = networks, labelled, unlabelled, rest
@@ -149,7 +147,7 @@ class EvolvingWeights(Study):
             cells = [
                 (net, few, min(many, POOL - few))
                 for net in self.networks
-                for many in self._most_first()
+                for many in sorted(set(self.unlabelled), reverse=True)
                 for few in self.labelled
             ]
             size = {"epochs": self.epochs, "tail": self.tail, "batch": self.batch}
@@ -169,9 +167,6 @@ class EvolvingWeights(Study):
             for net, few, many, arm, count in found
         ]
 
-    def _most_first(self) -> list[int]:
-        return sorted(set(self.unlabelled), key=lambda u: -u)
-
     def _of(self, unlabelled: int) -> list[str]:
         """The arms that are trained with so many unlabelled images; without any, some are the same."""
         return [arm for arm in self.arms if unlabelled or arm not in (PADDED, ALONE)]
@@ -185,11 +180,11 @@ class EvolvingWeights(Study):
         else:
             training = self._training(problem, one, one["arm"], one["epochs"])
         train(training, folder, "training")
-        numbers = training.network.number.tolist()
+        errors = of_each(training, lambda: _errors(training), math.nan)
         columns = {name: one[name] for name in ("network", "labelled", "unlabelled", "arm")}
         return [
-            columns | {"seed": one["seeds"][number], "measure": "test error", "value": error}
-            for number, error in zip(numbers, _errors(training), strict=True)
+            columns | {"seed": seed, "measure": "test error", "value": error}
+            for seed, error in zip(one["seeds"], errors, strict=True)
         ]
 
     def _after_pretraining(self, problem: Problem, one: Mapping[str, Any], folder: Folder) -> Training:
@@ -296,12 +291,12 @@ class EvolvingWeights(Study):
             f"per {self.per}, learning rate {self.rate:g} with a linear fall to 0 over the last {self.tail} of "
             f"{self.epochs} epochs."
         )
-        rest = (
+        return [
+            chosen,
             "Differences are paired: all arms of a seed have the same labelled images and the same initial weights.",
             "An update has a full batch, so an epoch with a remainder sees some images twice.",
             f"exp40: a weight of reconstruction below {self.cutoff:g} counts as 0.",
-        )
-        return [chosen, *rest]
+        ]
 
 
 @lru_cache(maxsize=1)

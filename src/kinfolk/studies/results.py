@@ -64,6 +64,8 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ValueError
         When a row lacks one of the columns that every row has.
     """
+    if not rows:
+        raise InputError("Every training of the study failed: there is nothing to tell.")
     for row in rows:
         if missing := [name for name in ("seed", "measure", "value") if name not in row]:
             raise ValueError(f"A row must have seed, measure and value. Got {dict(row)}, without {missing[0]}.")
