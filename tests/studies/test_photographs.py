@@ -104,8 +104,8 @@ def test_the_study_runs_on_photographs(folder: str, tmp_path: Path) -> None:
     assert all(1 < value < 300 for value in errors["value"])
     assert result.findings[-1].what == "attributes stopped, of 4"
     assert all(finding.published is None for finding in result.findings)
-    assert "not the paper's boxes" in result.remarks[0]
-    assert "all published test faces" in result.remarks[1]
+    assert "not the paper's boxes" in result.remarks[1]
+    assert "all published test faces" in result.remarks[2]
 
 
 def test_tasks_are_those_of_the_photographs(folder: str) -> None:
