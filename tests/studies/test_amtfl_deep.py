@@ -73,7 +73,9 @@ def test_all_is_measured_and_told(result: Result) -> None:
         assert told[f"{arm}, test error"].values == tuple(values)
     against = told["Deep-AMTFL against MT-CNN"]
     assert (against.published, against.claim) == (-2.9, "negative")
-    assert "Deep-AMTFL against Deep-AMTFL, A = 0" in told
+    for what in ("Deep-AMTFL against {}", "{} against MT-CNN", "{}, test error"):
+        assert what.format("Deep-AMTFL, A = 0") in told
+    assert "CNN, A = 0 against CNN" in told
     assert all(len(finding.values) == 2 for finding in result.findings)
 
 

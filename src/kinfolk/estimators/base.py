@@ -133,8 +133,7 @@ class MultiTaskBase(BaseEstimator):
         labelled = ~np.isnan(labels).all(1)
         rows = Rows(X[labelled], labels[labelled], weight[labelled], tasks, X[~labelled], weight[~labelled])
         arm = self._arm(len(rows.labels))
-        if clash := {task.name for task in arm.added} & {task.name for task in tasks}:
-            raise ValueError(f"`auxiliary` adds a task {clash.pop()!r}. Give that target another name.")
+        arm.check_names(tasks)
         fits = arm.fit(rows, self._jobs(rows, seed), Surroundings(device=self.device))
         usable = [p for p in fits.predictors if isinstance(p, NetworkPredictor) and _complete(p)]
         if len(usable) < self.members:

@@ -156,8 +156,7 @@ class NetworkArm:
         InputError
             If a part of the arm does not fit the tasks or another part.
         """
-        if clash := {task.name for task in self.added} & {task.name for task in tasks}:
-            raise InputError(f"The arm '{self.text}' adds a task '{clash.pop()}'. Give that target another name.")
+        self.check_names(tasks)
         rows = with_tasks(Problem.from_arrays(np.zeros((1, features)), np.zeros((1, len(tasks))), tasks), self.added)
         tasks = rows.tasks
         first = torch.zeros(1, dtype=torch.int64)
@@ -166,6 +165,11 @@ class NetworkArm:
                 Network(rows, self.make(self.settings[0]), Replica(first, first, alike[0], 0, 1e-3, 0.0), 1, 1)
             except ValueError as error:
                 raise InputError(f"The arm '{self.text}' does not fit this table: {error}") from error
+
+    def check_names(self, tasks: Sequence[Task]) -> None:
+        """Refuses a task that is named as one that the arm adds."""
+        if clash := {task.name for task in self.added} & {task.name for task in tasks}:
+            raise InputError(f"The arm '{self.text}' adds a task '{clash.pop()}'. Give that target another name.")
 
     def fit(self, rows: Rows, jobs: Sequence[Job], around: Surroundings | None = None) -> Fits:
         """Trains all jobs, those of one encoding and kind of trunk as replicas of one stack."""

@@ -17,17 +17,8 @@ VALIDATION, OF_CLASS = "validation error", "test error of class "
 PUBLISHED = {"CNN": 8.13, "MT-CNN": 8.72, "Deep-AMTL": 8.52, "Deep-AMTFL": 5.82}
 STUDENTS = {"MT-CNN": 9.74, "Deep-AMTFL": 6.99}
 COMPARED = (("Deep-AMTFL", "MT-CNN"), ("Deep-AMTFL", "CNN"), ("Deep-AMTL", "MT-CNN"), ("MT-CNN", "CNN"))
-CONTROLS = (
-    ("Deep-AMTFL, A = 0", "MT-CNN"),
-    ("Deep-AMTFL", "Deep-AMTFL, A = 0"),
-    ("Deep-AMTFL", "Deep-AMTFL, alpha = 0"),
-    ("Deep-AMTFL", "Deep-AMTFL, no proxy"),
-    ("CNN, A = 0", "CNN"),
-    ("Deep-AMTFL", "CNN, A = 0"),
-    ("MT-CNN, balanced", "MT-CNN"),
-    ("CNN, L1", "CNN"),
-    ("MT-CNN", "MT-CNN, no L1"),
-)
+SOFTMAX = ("CNN, A = 0", "CNN, L1")
+"""Controls that stand beside CNN too; all stand beside MT-CNN and Deep-AMTFL."""
 PAPER = "Lee, Yang, Hwang 2018, MNIST-Imbalanced"
 DEEP2REPRODUCE = "Deep2Reproduce, University of Virginia"
 FURTHER = {
@@ -84,11 +75,15 @@ def _further(prefix: str, errors: pandas.DataFrame) -> Iterator[Finding]:
 
 def _controlled(prefix: str, rows: pandas.DataFrame, errors: pandas.DataFrame) -> Iterator[Finding]:
     """What no paper tells: differences to controls, and the errors that were measured in other ways."""
-    for one, other in CONTROLS:
-        if {one, other} <= set(errors):
+    measured = {measure: _table(rows[rows["measure"] == measure]) for measure in (CORRECTED, BALANCED, VALIDATION)}
+    for control in (arm for arm in errors if arm not in PUBLISHED):
+        yield Finding(f"{prefix}{control}, {ERROR}", None, _of(errors, control), "%")
+        pairs = [(control, "MT-CNN"), *([(control, "CNN")] if control in SOFTMAX else []), ("Deep-AMTFL", control)]
+        for one, other in pairs:
             yield Finding(f"{prefix}{one} against {other}", None, _of(errors, one, other), "points")
-    for measure in (CORRECTED, BALANCED, VALIDATION):
-        others = _table(rows[rows["measure"] == measure])
+        what = f"{prefix}Deep-AMTFL against {control}, {CORRECTED}"
+        yield Finding(what, None, _of(measured[CORRECTED], "Deep-AMTFL", control), "points")
+    for measure, others in measured.items():
         for arm in others:
             yield Finding(f"{prefix}{arm}, {measure}", None, _of(others, arm), "%")
 

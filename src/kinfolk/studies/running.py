@@ -25,7 +25,6 @@ from kinfolk.studies.base import Study, Trial
 from kinfolk.studies.results import Result, duration
 
 TIMING = 20.0  # seconds that an estimate may take
-QUICK = "The quick form: it shows that everything runs, and is no evidence. "
 SHOWN = 60  # letters of a trial's name in the names of its files
 
 
@@ -85,7 +84,7 @@ def run(
         about |= _origin(folder, processes, bool(left))
         seconds = _estimate(study, left, quick)
         if announce is not None:
-            announce(f"{QUICK if quick else ''}{_announcement(len(trials), seconds, processes)}")
+            announce(f"{f'{results.QUICK} ' if quick else ''}{_announcement(len(trials), seconds, processes)}")
         folder.write_json("config.json", about)
         _work(study, folder, left, seconds, processes, progress)
         done = [folder.read_json(_result(trial)) for trial in trials]
