@@ -288,8 +288,8 @@ class EvolvingWeights(Study):
         chosen = (
             f"Chosen where the paper is silent: {self.activation} units, initial weights {self.init}, layer-wise "
             f"auto-encoders with {decoders}, {self.corruption:g} of each layer's inputs masked, classification loss "
-            f"per {self.per}, learning rate {self.rate:g} with a linear fall to 0 over the last {self.tail} of "
-            f"{self.epochs} epochs."
+            f"per {self.per}, learning rate {self.rate:g} with a linear fall to 0 over the last "
+            f"{min(self.tail, self.epochs)} of {self.epochs} epochs."
         )
         return [
             chosen,
